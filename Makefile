@@ -1,0 +1,82 @@
+# Run from a checkout on any Debian 12 or later: what is missing is installed by `setup`.
+
+PYTHON ?= /usr/bin/python3
+PYTEST_ARGS ?=
+# Linters come from PyPI, pinned: Debian 12's are too old for what the code says.
+LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
+
+# What the program runs on, then what tests it, then the machine that it is tested in, then the package.
+PACKAGES = \
+	python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
+	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-venv util-linux procps \
+	mmdebstrap debian-archive-keyring ca-certificates gpg gpgv mount e2fsprogs \
+	qemu-system-x86 qemu-utils openssh-client \
+	build-essential debhelper dh-python dpkg-dev fakeroot pybuild-plugin-pyproject python3-all python3-setuptools
+
+# In front of what only root may do; empty for root, and when there is no sudo (`need-root` then says so).
+ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help setup need-root test test-native lint demo deb clean
+
+help:
+	@echo 'make demo         boot a Debian in QEMU and show logins without and with the guard'
+	@echo 'make test         all tests, those in virtual machines too'
+	@echo 'make test-native  only the tests that need no virtual machine'
+	@echo 'make lint         ruff and mypy over code and tests'
+	@echo 'make deb          build the Debian package into dist/'
+	@echo 'make setup        install what these need (each of them does so itself)'
+	@echo 'make clean        remove what was built'
+
+need-root:
+	@[ "$$(id -u)" = 0 ] || [ -n "$(ROOT)" ] || \
+	  { echo 'This needs root, and sudo is not installed: run it as root.' >&2; exit 1; }
+
+# apt-get is called, and root asked for, only when something is missing.
+setup:
+	@command -v dpkg-query apt-get >/dev/null || \
+	  { echo 'make setup knows only Debian; by hand: $(PACKAGES)' >&2; exit 1; }; \
+	missing=; for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}\n' "$$package" 2>/dev/null | grep -qx installed || \
+	  missing="$$missing $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	$(MAKE) --no-print-directory need-root || exit 1; \
+	echo "Installing$$missing"; \
+	apt="$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300"; \
+	$$apt update && $$apt install -y --no-install-recommends $$missing </dev/null
+
+# Root's caches must not stay behind in a checkout that belongs to somebody else.
+test: setup need-root
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+test-native: setup need-root
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -m 'not vm' $(PYTEST_ARGS)
+
+demo: setup need-root
+	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.vm.demo
+
+.venv/linters: Makefile | setup
+	rm -rf .venv
+	$(PYTHON) -m venv --system-site-packages .venv
+	.venv/bin/pip --disable-pip-version-check install --quiet $(LINTERS)
+	@touch $@
+
+lint: setup .venv/linters
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+# A copy, so that nothing is built inside the checkout; `tar` because a checkout need not be git's.
+deb: setup
+	rm -rf build/deb
+	mkdir -p build/deb/logindguard dist
+	tar -cf - --exclude-vcs --exclude=./build --exclude=./dist --exclude=./.venv --exclude='.*_cache' \
+	  --exclude=__pycache__ --exclude='*.egg-info' . | tar -xf - -C build/deb/logindguard
+	cd build/deb/logindguard && dpkg-buildpackage -us -uc -b
+	mv build/deb/*.deb build/deb/*.changes build/deb/*.buildinfo dist/
+	rm -rf build/deb
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

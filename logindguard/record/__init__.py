@@ -1,0 +1,1 @@
+"""What is told of each reclaim, and to whom."""
