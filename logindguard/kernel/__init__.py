@@ -1,0 +1,1 @@
+"""The only code that touches cgroupfs, procfs and system calls."""

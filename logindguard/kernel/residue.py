@@ -1,0 +1,92 @@
+"""What hangs dying under a live cgroup, and what it still holds there.
+
+Hard facts (cgroup.stat, memory.stat; Documentation/admin-guide/cgroup-v2.rst):
+
+- `nr_dying_descendants` counts a whole subtree, so a subtree that shows 0 need not
+  be walked, and what hangs directly under P is P's count less its live children's.
+- What offline memcgs hold stays in the counters of their live ancestors, so a
+  residue is P's memory.stat less its live children's. The files are read one
+  after the other while processes go on: small differences are noise, and less
+  than nothing is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..model import Residue
+from .cgroupfs import Cgroup, CgroupGone, MemoryStat
+
+
+def walk(cgroup: Cgroup, dying_key: str) -> Iterator[Residue]:
+    """A residue, without bytes, for each live parent that dying memcgs hang under; deepest first."""
+    yield from _walk(cgroup, cgroup.dying(dying_key), dying_key)
+
+
+def _walk(cgroup: Cgroup, total: int, dying_key: str) -> Iterator[Residue]:
+    if total == 0:
+        return
+    below = 0
+    for child in cgroup.children():
+        try:
+            count = child.dying(dying_key)
+            yield from _walk(child, count, dying_key)
+        except CgroupGone:
+            continue
+        below += count
+    if total > below:
+        yield Residue(path=cgroup.path, inode=cgroup.inode, dying=total - below)
+
+
+def dying_directly(cgroup: Cgroup, dying_key: str) -> int:
+    below = 0
+    for child in cgroup.children():
+        try:
+            below += child.dying(dying_key)
+        except CgroupGone:
+            continue
+    return max(0, cgroup.dying(dying_key) - below)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """memory.stat of a target and of its live children by inode."""
+
+    parent: MemoryStat
+    children: dict[int, MemoryStat]
+
+    @classmethod
+    def read(cls, cgroup: Cgroup) -> Family:
+        children: dict[int, MemoryStat] = {}
+        for child in cgroup.children():
+            try:
+                children[child.inode] = child.memory_stat()
+            except CgroupGone:
+                continue
+        return cls(cgroup.memory_stat(), children)
+
+    def residue(self, path: str, inode: int, dying: int) -> Residue:
+        def rest(key: str) -> int:
+            total: int = getattr(self.parent, key)
+            below: int = sum(getattr(child, key) for child in self.children.values())
+            return max(0, total - below)
+
+        return Residue(
+            path=path,
+            inode=inode,
+            dying=dying,
+            file_bytes=rest("file"),
+            mapped_bytes=rest("file_mapped"),
+            dirty_bytes=rest("file_dirty"),
+            writeback_bytes=rest("file_writeback"),
+            shmem_bytes=rest("shmem"),
+            anon_bytes=rest("anon"),
+        )
+
+    def stolen_since(self, before: Family) -> int:
+        """Pages that live children lost; one that was born meanwhile counts from 0."""
+        return sum(
+            max(0, stat.pgsteal - (before.children[inode].pgsteal if inode in before.children else 0))
+            for inode, stat in self.children.items()
+        )

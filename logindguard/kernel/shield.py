@@ -1,0 +1,260 @@
+"""The shield: memory.min of live cgroups raised for one short window, and surely put back.
+
+Hard facts (mm/memcontrol.c, measured on 6.1 and 6.12):
+
+- `memory.min` is reset to 0 when a memcg goes offline, so raising it on live
+  cgroups leaves dying ones as the only thing that a reclaim may take.
+- For the target's own children the kernel takes `memory.min` as it stands. With
+  `memory_recursiveprot` it covers all below them; without it every live
+  descendant needs its own.
+- A finite value is safer than "max" should it ever stay behind. A sibling that
+  grows needs head-room: twice its usage plus 64 MiB lost no page, once its usage
+  lost 134.
+- systemd writes `memory.min` too (set-property, daemon-reload). What does not hold
+  our value any more is not ours to restore.
+- SIGKILL can come between any two lines here. So the ledger is written, by
+  rename, before the kernel is touched, and emptied after it was put back; one
+  flock is held for the whole window, which the kernel drops with the process.
+  Whoever takes that lock and finds entries knows their owner is dead.
+- The ledger is a file that only root can reach, not an xattr on the cgroup: the
+  owner of a delegated cgroup could forge one of those.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError
+
+_LOCK_POLL_SEC = 0.005
+
+
+class LedgerError(Exception):
+    """The ledger cannot be locked, read or written; nothing was shielded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One changed memory.min; None stands for "max"."""
+
+    inode: int
+    path: str
+    old_bytes: int | None
+    ours_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What `restore` did with the entries it found."""
+
+    restored: int = 0
+    not_ours: int = 0  # somebody else wrote another value meanwhile
+    gone: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.restored} put back, {self.not_ours} changed by others since, {self.gone} gone"
+
+
+class Ledger:
+    """Changed values on disk, and the lock that says whether their owner lives."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "ledger"
+        self._threads = threading.Lock()  # flock is per open file; this is fairer between our workers
+
+    def prepare(self) -> None:
+        """Make the directory, or refuse one that others can write to."""
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            status = self.directory.lstat()
+        except OSError as error:
+            raise LedgerError(f"{self.directory}: {error.strerror}") from error
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise LedgerError(f"{self.directory}: must belong to this user and be writable by nobody else")
+
+    @contextmanager
+    def locked(self, timeout_sec: float = 5.0) -> Iterator[None]:
+        """Hold the lock, or raise LedgerError when it cannot be had in time."""
+        if not self._threads.acquire(timeout=timeout_sec):
+            raise LedgerError("another window is open")
+        try:
+            fd = self._flock(time.monotonic() + timeout_sec)
+            try:
+                yield
+            finally:
+                os.close(fd)
+        finally:
+            self._threads.release()
+
+    def _flock(self, deadline: float) -> int:
+        try:
+            fd = os.open(
+                self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        except OSError as error:
+            raise LedgerError(f"{self.directory}/lock: {error.strerror}") from error
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    raise LedgerError("another process holds the lock") from None
+                time.sleep(_LOCK_POLL_SEC)
+
+    def entries(self) -> list[Entry]:
+        """Raise LedgerError on a ledger that is not one; it is written whole, so that is nobody's crash."""
+        try:
+            return [Entry(**entry) for entry in json.loads(self.path.read_text())]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+
+    def write(self, entries: list[Entry]) -> None:
+        try:
+            if not entries:
+                self.path.unlink(missing_ok=True)
+                return
+            new = self.directory / "ledger.new"
+            new.write_text(json.dumps([asdict(entry) for entry in entries]))
+            new.replace(self.path)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from error
+
+
+class Shield:
+    """Raised memory.min below one target; the ledger's lock must be held."""
+
+    def __init__(self, ledger: Ledger, target: Cgroup, *, recursiveprot: bool, margin_bytes: int) -> None:
+        self._ledger = ledger
+        self._target = target
+        self._descend = not recursiveprot
+        self._margin_bytes = margin_bytes
+        self._entries: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lower()
+
+    def raise_(self) -> None:
+        """Cover all live cgroups that are not covered yet; call again before each write.
+
+        On any error nothing more may be reclaimed: what is covered is put back
+        on the way out, the rest was never covered.
+        """
+        wanted = list(self._uncovered(self._target))
+        if not wanted:
+            return
+        self._entries |= {entry.inode: entry for entry in wanted}
+        self._ledger.write(list(self._entries.values()))
+        for entry in wanted:
+            try:
+                with self._open(entry) as cgroup:
+                    cgroup.set_memory_min(entry.ours_bytes)
+            except CgroupGone:
+                continue
+
+    def _uncovered(self, parent: Cgroup) -> Iterator[Entry]:
+        for child in parent.children():
+            try:
+                if self._descend:
+                    yield from self._uncovered(child)
+                if child.inode in self._entries:
+                    continue
+                old_bytes = child.memory_limit("memory.min")
+                ours_bytes = 2 * child.memory_current() + self._margin_bytes
+            except CgroupGone:
+                continue
+            ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
+            if old_bytes is not None and old_bytes < ours_bytes:  # else the administrator's value covers it
+                yield Entry(child.inode, child.path, old_bytes, ours_bytes)
+
+    def lower(self) -> None:
+        """Put everything back and empty the ledger; what the kernel refuses stays in it and is raised."""
+        left: list[Entry] = []
+        refusal: KernelError | None = None
+        for entry in self._entries.values():
+            try:
+                with self._open(entry) as cgroup:
+                    put_back(cgroup, entry)
+            except CgroupGone:
+                continue
+            except KernelError as error:
+                left.append(entry)
+                refusal = error
+        self._entries.clear()
+        self._ledger.write(left)
+        if refusal is not None:
+            raise refusal
+
+    def _open(self, entry: Entry) -> Cgroup:
+        """The very cgroup of the entry: reached from the target's descriptor, told by its inode."""
+        names = entry.path.removeprefix(self._target.path).strip("/").split("/")
+        cgroup = self._target.open_child(names[0])
+        for name in names[1:]:
+            with cgroup:
+                deeper = cgroup.open_child(name)
+            cgroup = deeper
+        if cgroup.inode != entry.inode:
+            cgroup.close()
+            raise CgroupGone(entry.path)
+        return cgroup
+
+
+def put_back(cgroup: Cgroup, entry: Entry) -> bool:
+    """Write the old value where it is the same cgroup and still holds ours; say whether it was."""
+    if cgroup.inode != entry.inode:
+        raise CgroupGone(entry.path)
+    if cgroup.memory_limit("memory.min") != entry.ours_bytes:
+        return False
+    cgroup.set_memory_min(entry.old_bytes)
+    return True
+
+
+def restore(hierarchy: Hierarchy, ledger: Ledger, *, timeout_sec: float = 5.0) -> Restored:
+    """Put back what a killed process left raised. Safe at any time: it waits for an open window to close.
+
+    Raises LedgerError where that cannot be known: a lock that stays taken, an
+    unreadable ledger, or a 32-bit kernel, whose inode numbers are reused.
+    """
+    with ledger.locked(timeout_sec):
+        entries = ledger.entries()
+        if entries and struct.calcsize("P") < 8:
+            raise LedgerError("32-bit: cgroup inodes are reused, put memory.min back by hand")
+        restored = not_ours = gone = 0
+        left: list[Entry] = []
+        refusal: KernelError | None = None
+        for entry in entries:
+            try:
+                with hierarchy.open(entry.path) as cgroup:
+                    if put_back(cgroup, entry):
+                        restored += 1
+                    else:
+                        not_ours += 1
+            except CgroupGone:
+                gone += 1
+            except KernelError as error:
+                refusal = error
+                left.append(entry)
+        ledger.write(left)
+        if refusal is not None:
+            raise LedgerError(f"{len(left)} of {len(entries)} values could not be put back: {refusal}")
+        return Restored(restored, not_ours, gone)

@@ -1,0 +1,305 @@
+"""cgroup v2: reclaim that takes only dying memcgs, by memory.reclaim behind a shield.
+
+Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
+
+- `memory.reclaim` on a live parent walks offline children too, so with every live
+  child shielded it takes nothing but what dying memcgs hold.
+- EAGAIN says that less than asked was reclaimed; what was stays reclaimed. It is
+  an outcome, not an error. So is EINTR, with an unknown amount.
+- 6.1 walks the whole subtree in every write, so a small write does not bound the
+  kernel time: it follows the number of dying memcgs, and is predicted from it.
+- A write holds up an rmdir of its target together with cgroup_mutex. So writes are
+  sized by the kernel time they take, and a parent that may be removed is not
+  written to where even the smallest is predicted to take long.
+- Reclaim takes unmapped pages before mapped ones only by the accessed bit, and to
+  the end it takes those that others map as well. So where many are mapped the
+  amount stays below what is unmapped, and the mapped share is watched.
+- Loss is `pgsteal` over the live children, an upper bound that includes kswapd and
+  limits. What the target gave is `pgsteal` of the target less that.
+- memory.stat lags behind by up to 64 pages a CPU (MEMCG_CHARGE_BATCH).
+- A memcg is freed by RCU and a kworker some milliseconds after its last page.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..model import Mode, Outcome, Reading, Reclaim, Residue, Window
+from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelRefused, within
+from .cost import MIN_WRITE_BYTES, WriteCost
+from .features import Features
+from .idle import thread_cpu_usec
+from .pressure import read_host_memory
+from .residue import Family, dying_directly, walk
+from .shield import Ledger, Shield
+
+SHIELD_MARGIN_BYTES = 64 << 20
+_RELEASE_POLL_SEC = 0.01
+_RELEASE_POLLS = 20
+_UNITS_WITH_PROCESSES = (".service", ".scope")
+
+
+class V2Backend:
+    """Implements `Backend`; see there for the contract."""
+
+    name = "v2"
+    mode = Mode.PRECISE
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        features: Features,
+        ledger: Ledger,
+        *,
+        roots: tuple[str, ...] = (),
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.features = features
+        self.reason = "memory.reclaim with a shield of memory.min"
+        self._ledger = ledger
+        self._roots = roots or ("/",)
+        self._proc = proc
+        self._key = features.dying_key
+        self.cost = WriteCost()
+
+    # Counting
+
+    def total_dying(self) -> int:
+        total = 0
+        for root in self._roots:
+            try:
+                with self.hierarchy.open(root) as cgroup:
+                    total += cgroup.dying(self._key)
+            except CgroupGone:
+                continue
+        return total
+
+    def residues(self) -> list[Residue]:
+        found: list[Residue] = []
+        for root in self._roots:
+            try:
+                with self.hierarchy.open(root) as cgroup:
+                    found.extend(walk(cgroup, self._key))
+            except CgroupGone:
+                continue
+        return found
+
+    # Reading
+
+    def nearest_live(self, path: str) -> str:
+        return self.hierarchy.nearest_live(path)
+
+    def read(self, path: str) -> Reading:
+        host = read_host_memory(self._proc)
+        with self.hierarchy.open(path) as cgroup:
+            dying = dying_directly(cgroup, self._key)
+            # Without the controller below it there are no memcgs below it: its dying cgroups pin nothing,
+            # and memory.stat is all its own.
+            shieldable = "memory" in cgroup.controllers_below() and not path.endswith(_UNITS_WITH_PROCESSES)
+            if dying and shieldable:
+                family = Family.read(cgroup)
+                residue = family.residue(path, cgroup.inode, dying)
+                live_children = len(family.children)
+            else:
+                residue = Residue(path=path, inode=cgroup.inode, dying=dying)
+                live_children = 0
+        return Reading(
+            residue=residue,
+            live_children=live_children,
+            own_pages=path == "/" or not shieldable,
+            permanent=path in PERMANENT,
+            headroom_bytes=self._headroom(path),
+            available_bytes=host.available_bytes,
+            swap_on=host.swap_on,
+            refuses_swap=self.features.swappiness_word,
+            memory_some_percent=host.memory_some_percent,
+            predicted_write_usec=self.cost.smallest_usec(
+                dying=dying, full_walks=not self.features.partial_walks
+            ),
+        )
+
+    def read_ending(self, path: str) -> Reading:
+        """Of the cgroup itself while a stop job empties it: all in its subtree counts as residue."""
+        host = read_host_memory(self._proc)
+        with self.hierarchy.open(path) as cgroup:
+            residue = Family(cgroup.memory_stat(), {}).residue(path, cgroup.inode, 0)
+        return Reading(
+            residue=residue,
+            live_children=0,
+            own_pages=True,
+            permanent=False,
+            headroom_bytes=None,  # nothing is shielded here, so nothing can run out
+            available_bytes=host.available_bytes,
+            swap_on=host.swap_on,
+            refuses_swap=self.features.swappiness_word,
+            memory_some_percent=host.memory_some_percent,
+            predicted_write_usec=self.cost.smallest_usec(dying=0, full_walks=False),
+        )
+
+    def _headroom(self, path: str) -> int | None:
+        """Bytes to the nearest limit of the cgroup and its ancestors, those outside `roots` too."""
+        rooms: list[int] = []
+        while path != "/":
+            with self.hierarchy.open(path) as cgroup:
+                limits = [cgroup.memory_limit(file) for file in ("memory.max", "memory.high")]
+                if finite := [limit for limit in limits if limit is not None]:
+                    rooms.append(max(0, min(finite) - cgroup.memory_current()))
+            path = path.rpartition("/")[0] or "/"
+        return min(rooms, default=None)
+
+    # Reclaiming
+
+    def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        if not any(within(residue.path, root) for root in self._roots):
+            raise ValueError(f"{residue.path} is outside the configured roots")
+        with self.hierarchy.open(residue.path) as target:
+            if target.inode != residue.inode:
+                raise CgroupGone(residue.path)
+            with self._ledger.locked():
+                return self._window(target, plan, should_stop)
+
+    def _window(self, target: Cgroup, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        cpu_usec, started = thread_cpu_usec(), time.monotonic()
+        dying = dying_directly(target, self._key)
+        before = Family.read(target)
+        first = before.residue(target.path, target.inode, dying)
+        shield = Shield(
+            self._ledger,
+            target,
+            recursiveprot=self.features.recursiveprot,
+            margin_bytes=SHIELD_MARGIN_BYTES,
+        )
+        asked_bytes = writes = longest_usec = 0
+        mapped_lost = exhausted = False
+        shielded = 0
+        with shield:
+            while asked_bytes < plan.max_bytes and not exhausted and not mapped_lost:
+                if (time.monotonic() - started) * 1e6 >= plan.window_usec or (writes and should_stop()):
+                    break
+                shield.raise_()
+                shielded = len(shield)
+                size = min(self.cost.fitting_bytes(plan.write_usec), plan.max_bytes - asked_bytes)
+                if plan.keep_mapped:
+                    size = min(size, (plan.max_bytes - asked_bytes) // 4)
+                size = max(size, MIN_WRITE_BYTES)
+                took_usec, exhausted = self._write(target, size)
+                self.cost.learn(wrote_bytes=size, dying=dying, took_usec=took_usec)
+                longest_usec = max(longest_usec, took_usec)
+                asked_bytes += size
+                writes += 1
+                if target.dying(self._key) == 0:
+                    break
+                if plan.keep_mapped:
+                    now = Family.read(target).residue(target.path, target.inode, dying)
+                    mapped_lost = now.mapped_bytes < first.mapped_bytes - MIN_WRITE_BYTES
+        after = Family.read(target)
+        left = after.residue(target.path, target.inode, self._settled_dying(target))
+        stolen_pages = after.stolen_since(before)
+        taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
+        freed_bytes = max(0, taken_pages) * PAGE_BYTES
+        outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_lost=mapped_lost)
+        return Window(
+            outcome=outcome,
+            reason=reason,
+            before=first,
+            after=left,
+            freed_bytes=freed_bytes,
+            stolen_pages=stolen_pages,
+            writes=writes,
+            shielded=shielded,
+            cpu_usec=thread_cpu_usec() - cpu_usec,
+            wall_usec=int((time.monotonic() - started) * 1e6),
+            longest_write_usec=longest_usec,
+        )
+
+    def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        """Like `reclaim`, on a cgroup that is being stopped: no shield, it is all its own."""
+        if not any(within(residue.path, root) for root in self._roots):
+            raise ValueError(f"{residue.path} is outside the configured roots")
+        cpu_usec, started = thread_cpu_usec(), time.monotonic()
+        asked_bytes = writes = longest_usec = 0
+        exhausted = False
+        with self.hierarchy.open(residue.path) as target:
+            if target.inode != residue.inode:
+                raise CgroupGone(residue.path)
+            pgsteal = target.memory_stat().pgsteal
+            freed_bytes = 0
+            try:
+                while asked_bytes < plan.max_bytes and not exhausted and not should_stop():
+                    if (time.monotonic() - started) * 1e6 >= plan.window_usec:
+                        break
+                    left_bytes = plan.max_bytes - asked_bytes
+                    size = max(
+                        MIN_WRITE_BYTES, min(self.cost.fitting_bytes(plan.write_usec), left_bytes // 4)
+                    )
+                    took_usec, exhausted = self._write(target, size)
+                    self.cost.learn(wrote_bytes=size, dying=0, took_usec=took_usec)
+                    longest_usec = max(longest_usec, took_usec)
+                    asked_bytes += size
+                    writes += 1
+                    stat = target.memory_stat()
+                    freed_bytes = (stat.pgsteal - pgsteal) * PAGE_BYTES
+                    if stat.file_mapped < residue.mapped_bytes - MIN_WRITE_BYTES:
+                        break
+                outcome, reason = Outcome.PARTIAL, "what its processes still map or write was left"
+            except CgroupGone:
+                outcome, reason = Outcome.GONE, "removed meanwhile"
+        return Window(
+            outcome=outcome,
+            reason=reason,
+            before=residue,
+            after=residue,
+            freed_bytes=freed_bytes,
+            writes=writes,
+            cpu_usec=thread_cpu_usec() - cpu_usec,
+            wall_usec=int((time.monotonic() - started) * 1e6),
+            longest_write_usec=longest_usec,
+        )
+
+    def _write(self, target: Cgroup, size_bytes: int) -> tuple[int, bool]:
+        """Kernel time of the write, and whether the kernel found less than asked."""
+        request = f"{size_bytes} swappiness=0" if self.features.swappiness_word else str(size_bytes)
+        started = time.monotonic_ns()
+        exhausted = False
+        try:
+            target.write("memory.reclaim", request)
+        except KernelRefused as error:
+            if error.errno not in (errno.EAGAIN, errno.EINTR):
+                raise
+            exhausted = error.errno == errno.EAGAIN
+        return (time.monotonic_ns() - started) // 1000, exhausted
+
+    def _settled_dying(self, target: Cgroup) -> int:
+        """The count once the kernel has freed what lost its last page, waiting for at most 0.2 s."""
+        count = dying_directly(target, self._key)
+        for _ in range(_RELEASE_POLLS):
+            if count == 0:
+                break
+            time.sleep(_RELEASE_POLL_SEC)
+            newer = dying_directly(target, self._key)
+            if newer == count:
+                break
+            count = newer
+        return count
+
+
+def _verdict(
+    before: Residue, after: Residue, freed_bytes: int, plan: Reclaim, *, mapped_lost: bool
+) -> tuple[Outcome, str]:
+    if after.dying == 0:
+        return Outcome.RELEASED, "nothing dying is left here"
+    if mapped_lost or (plan.keep_mapped and after.clean_unmapped_bytes < MIN_WRITE_BYTES):
+        return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
+    if after.dirty_bytes + after.writeback_bytes > 0:
+        why = "the rest waits for writeback"
+    elif after.file_bytes - after.shmem_bytes > 0:
+        why = "the rest is page cache that the kernel did not give up now"
+    else:
+        why = "the rest holds no page cache"
+    if freed_bytes or after.dying < before.dying:
+        return Outcome.PARTIAL, why
+    return Outcome.UNCHANGED, why

@@ -1,0 +1,193 @@
+"""The one vocabulary: what was heard, read, decided and done.
+
+Plain frozen values, no I/O. Times are CLOCK_MONOTONIC microseconds unless a
+name says `realtime`; sizes are bytes; paths are cgroup paths from the root of
+the hierarchy ("/user.slice/user-1000.slice"), the root itself being "/".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How much the guard may do on this machine; always shown with its reason."""
+
+    PRECISE = "precise"  # v2 with shield: nothing live is reclaimed
+    SHARED = "shared"  # v1: leftovers cost siblings page cache
+    OBSERVE = "observe"  # counts only: a self-healing kernel, or no backend
+
+
+class Source(StrEnum):
+    """Who told us of a teardown."""
+
+    LOGIN1 = "login1"
+    SYSTEMD1 = "systemd1"
+    CGROUP_WATCH = "cgroup-watch"
+
+
+class Phase(StrEnum):
+    """Where a teardown stands when it is heard of."""
+
+    ENDING = "ending"  # a stop job was queued: the cgroup is still there
+    ENDED = "ended"  # the cgroup is gone
+
+
+class Way(StrEnum):
+    """When a reclaim ran, seen from the rmdir."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    SWEEP = "sweep"
+
+
+class Outcome(StrEnum):
+    """How a reclaim ended."""
+
+    RELEASED = "released"  # nothing dying is left under the target
+    PARTIAL = "partial"  # less dying or less residue than before, some left
+    UNCHANGED = "unchanged"  # the kernel gave nothing back
+    MAPPED_KEPT = "mapped-kept"  # stopped before pages that others map
+    SKIPPED = "skipped"  # nothing was written, the reason says why
+    GONE = "gone"  # the target was removed meanwhile
+    FAILED = "failed"  # the kernel refused, the reason says how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teardown:
+    """One cgroup that systemd is removing or has removed.
+
+    `inode` identifies it (kernfs inodes are never reused on 64-bit kernels;
+    unit names, session ids and paths are). `parent` is the path it hung under.
+    """
+
+    unit: str
+    path: str
+    inode: int
+    phase: Phase
+    source: Source
+    heard_usec: int
+    session_id: str | None = None
+    uid: int | None = None
+    service: str | None = None  # PAM service that opened the session: sshd, cron, login
+
+    @property
+    def parent(self) -> str:
+        return self.path.rpartition("/")[0] or "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residue:
+    """What dying memcgs still hold directly under one live parent.
+
+    Every `_bytes` is parent minus its live children, from memory.stat, never
+    below 0. `file_bytes` includes shmem, as in the kernel's own counter.
+    """
+
+    path: str
+    inode: int
+    dying: int
+    file_bytes: int = 0
+    mapped_bytes: int = 0
+    dirty_bytes: int = 0
+    writeback_bytes: int = 0
+    shmem_bytes: int = 0
+    anon_bytes: int = 0
+
+    @property
+    def clean_unmapped_bytes(self) -> int:
+        """Page cache that a reclaim can take without I/O and without harm to who maps it."""
+        return max(
+            0,
+            self.file_bytes - self.shmem_bytes - self.mapped_bytes - self.dirty_bytes - self.writeback_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that a decision about one residue rests on, read at one moment."""
+
+    residue: Residue
+    live_children: int
+    own_pages: bool  # the target may hold pages of its own, which nothing shields
+    permanent: bool  # nobody removes it, so a long write holds up no rmdir
+    headroom_bytes: int | None  # to the nearest memory.max or .high, its own or an ancestor's
+    available_bytes: int  # host
+    swap_on: bool
+    refuses_swap: bool  # memory.reclaim takes swappiness=0
+    memory_some_percent: float | None  # PSI, None where the kernel does not measure it
+    predicted_write_usec: int  # kernel time of the smallest write
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaim:
+    """Open one window: at most so many bytes, for so long, in writes of about so much kernel time."""
+
+    max_bytes: int
+    keep_mapped: bool
+    window_usec: int
+    write_usec: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Not now; the sweep comes back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Not this one, until something about it changes."""
+
+    reason: str
+
+
+Decision = Reclaim | Wait | Skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What one shielded window did. Pages are exact by pgsteal; the stolen ones an upper bound."""
+
+    outcome: Outcome
+    reason: str
+    before: Residue
+    after: Residue
+    freed_bytes: int = 0
+    stolen_pages: int = 0
+    writes: int = 0
+    shielded: int = 0
+    cpu_usec: int = 0
+    wall_usec: int = 0
+    longest_write_usec: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimRecord:
+    """One reclaim, or one that was decided against: the same in journal, signal, history, metrics."""
+
+    id: str
+    realtime_usec: int
+    way: Way
+    target: str
+    target_inode: int
+    outcome: Outcome
+    reason: str
+    mode: Mode
+    teardowns: tuple[Teardown, ...] = ()
+    dying_before: int = 0
+    dying_after: int = 0
+    residue_before_bytes: int = 0
+    freed_bytes: int = 0
+    stolen_pages: int = 0  # upper bound of what live cgroups lost: pgsteal of live children
+    mapped_kept_bytes: int = 0
+    writes: int = 0
+    shielded: int = 0  # live cgroups whose memory.min was raised for it
+    cpu_usec: int = 0
+    wall_usec: int = 0
+    longest_write_usec: int = 0
+    release_usec: int | None = None  # from the last rmdir heard to the end of the reclaim
+    context: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,204 @@
+"""One reclaim from reading to record: the part that the guard and the sweep share.
+
+The kernel work runs on one of two threads. What a logout may have to wait for
+runs at normal priority, whoever asked: an idle writer on a busy machine would
+hold up the rmdir of its target. Only parents that nobody removes are swept at
+idle priority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from . import policy
+from .config import Config
+from .kernel.backend import Backend
+from .kernel.cgroupfs import PERMANENT, CgroupGone, KernelError
+from .kernel.idle import thread_cpu_usec
+from .kernel.shield import LedgerError
+from .model import (
+    Decision,
+    Mode,
+    Outcome,
+    Reading,
+    Reclaim,
+    ReclaimRecord,
+    Residue,
+    Skip,
+    Teardown,
+    Wait,
+    Way,
+    Window,
+)
+
+T = TypeVar("T")
+MAX_WINDOWS = 1000  # of one job; what is left then is the next sweep's
+
+
+def now_usec() -> int:
+    return time.monotonic_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be reclaimed, how, and between two windows what to wait for (told the CPU time since)."""
+
+    way: Way
+    path: str
+    teardowns: tuple[Teardown, ...] = ()
+    shape: Callable[[Reclaim], Reclaim] = lambda decision: decision
+    should_stop: Callable[[], bool] = lambda: False
+    rest: Callable[[int], Awaitable[None]] | None = None
+
+
+@dataclass(slots=True)
+class _Account:
+    """What a job has come to so far."""
+
+    started_usec: int = field(default_factory=now_usec)
+    cpu_usec: int = 0
+    rested_cpu_usec: int = 0
+    first: Reading | None = None
+    last: Residue | None = None
+    decision: Decision | None = None
+    windows: list[Window] = field(default_factory=list)
+    failure: tuple[Outcome, str] | None = None
+
+
+class Reclaimer:
+    """Runs jobs on the worker threads and books them; nothing here blocks the event loop."""
+
+    def __init__(self, backend: Backend, config: Config, *, prompt: Executor, idle: Executor) -> None:
+        self.backend = backend
+        self.config = config
+        self._prompt = prompt
+        self._idle = idle
+
+    async def call(self, function: Callable[..., T], *args: object, idle: bool = False) -> T:
+        """Call what blocks in the kernel, on the prompt worker or the idle one."""
+        worker = self._idle if idle else self._prompt
+        return await asyncio.get_running_loop().run_in_executor(worker, function, *args)
+
+    async def _booked(self, account: _Account, job: Job, function: Callable[..., T], *args: object) -> T:
+        def timed() -> tuple[T | BaseException, int]:
+            begin = thread_cpu_usec()
+            try:
+                answer: T | BaseException = function(*args)
+            except (KernelError, LedgerError) as error:
+                answer = error
+            return answer, thread_cpu_usec() - begin
+
+        answer, cpu_usec = await self.call(timed, idle=job.way is Way.SWEEP and job.path in PERMANENT)
+        account.cpu_usec += cpu_usec
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def run(self, job: Job) -> tuple[ReclaimRecord, Decision]:
+        """Reclaim what dying memcgs hold under `job.path`, window by window, until a decision ends it."""
+        account = _Account()
+        try:
+            await self._windows(account, job)
+        except CgroupGone:
+            account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
+        except (KernelError, LedgerError) as error:
+            account.failure = (Outcome.FAILED, str(error))
+        return self._record(account, job), account.decision or Skip(reason="not read")
+
+    async def _windows(self, account: _Account, job: Job) -> None:
+        if self.backend.mode is Mode.OBSERVE:
+            account.decision = Skip(reason=self.backend.reason)
+            return
+        while True:
+            reading = await self._booked(account, job, self.backend.read, job.path)
+            account.first = account.first or reading
+            account.last = reading.residue
+            account.decision = decision = policy.decide(reading, self.config)
+            if not isinstance(decision, Reclaim) or len(account.windows) >= MAX_WINDOWS:
+                return
+            window = await self._booked(
+                account, job, self.backend.reclaim, reading.residue, job.shape(decision), job.should_stop
+            )
+            account.windows.append(window)
+            account.last = window.after
+            if window.outcome is not Outcome.PARTIAL or window.freed_bytes == 0:
+                return
+            if job.rest is not None:
+                await job.rest(account.cpu_usec - account.rested_cpu_usec)
+                account.rested_cpu_usec = account.cpu_usec
+            if job.should_stop():
+                return
+
+    async def run_ending(self, job: Job) -> ReclaimRecord:
+        """One window on the cgroup `job.path` itself, which a stop job is about to empty."""
+        account = _Account()
+        try:
+            account.first = reading = await self._booked(account, job, self.backend.read_ending, job.path)
+            if reading.residue.inode != job.teardowns[0].inode:
+                raise CgroupGone(job.path)
+            account.last = reading.residue
+            account.decision = decision = policy.decide_ending(reading, self.config)
+            if isinstance(decision, Reclaim):
+                account.windows.append(
+                    await self._booked(
+                        account, job, self.backend.reclaim_ending, reading.residue, decision, job.should_stop
+                    )
+                )
+        except CgroupGone:
+            account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
+        except (KernelError, LedgerError) as error:
+            account.failure = (Outcome.FAILED, str(error))
+        return self._record(account, job)
+
+    def _record(self, account: _Account, job: Job) -> ReclaimRecord:
+        windows, last = account.windows, account.last
+        first = windows[0].before if windows else last
+        outcome, reason = account.failure or _verdict(account)
+        ended_usec = now_usec()
+        heard = [teardown.heard_usec for teardown in job.teardowns]
+        return ReclaimRecord(
+            id=uuid.uuid4().hex,
+            realtime_usec=time.time_ns() // 1000,
+            way=job.way,
+            target=job.path,
+            target_inode=last.inode if last else 0,
+            outcome=outcome,
+            reason=reason,
+            mode=self.backend.mode,
+            teardowns=job.teardowns,
+            dying_before=first.dying if first else 0,
+            dying_after=last.dying if last else 0,
+            residue_before_bytes=first.file_bytes if first else 0,
+            freed_bytes=sum(window.freed_bytes for window in windows),
+            stolen_pages=sum(window.stolen_pages for window in windows),
+            mapped_kept_bytes=last.mapped_bytes if last and outcome is Outcome.MAPPED_KEPT else 0,
+            writes=sum(window.writes for window in windows),
+            shielded=max((window.shielded for window in windows), default=0),
+            cpu_usec=account.cpu_usec,
+            wall_usec=ended_usec - account.started_usec,
+            longest_write_usec=max((window.longest_write_usec for window in windows), default=0),
+            release_usec=ended_usec - max(heard) if heard and job.way is Way.AFTER else None,
+        )
+
+
+def _verdict(account: _Account) -> tuple[Outcome, str]:
+    """The outcome of a job as a whole: its last window's, unless a decision ended it."""
+    decision, windows = account.decision, account.windows
+    if windows and not isinstance(decision, Wait | Skip):
+        last = windows[-1]
+        unchanged = last.outcome is Outcome.UNCHANGED
+        if unchanged and any(window.outcome is Outcome.PARTIAL for window in windows):
+            return Outcome.PARTIAL, last.reason
+        return last.outcome, last.reason
+    reason = decision.reason if decision is not None else "not read"
+    if account.last is not None and account.last.dying == 0 and account.first is not None:
+        return Outcome.RELEASED, reason
+    if reason == policy.MAPPED_BY_OTHERS:
+        return Outcome.MAPPED_KEPT, reason
+    return (Outcome.PARTIAL if windows else Outcome.SKIPPED), reason

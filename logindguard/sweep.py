@@ -1,0 +1,175 @@
+"""The periodic pass over what is left, and the retries of what a teardown could not free yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from . import policy
+from .kernel.cgroupfs import KernelError
+from .kernel.pressure import memory_some_percent
+from .model import Decision, Mode, Outcome, ReclaimRecord, Way
+from .policy import Patience
+from .reclaimer import Job, Reclaimer, now_usec
+
+PRESSURE_POLL_SEC = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """One residue that was not released at once."""
+
+    path: str
+    patience: Patience
+    told: str = ""  # the last reason, so that a standstill is told once
+
+
+class Sweep:
+    """Runs at idle priority, within its CPU share, when the host has room and no teardown waits."""
+
+    def __init__(
+        self,
+        reclaimer: Reclaimer,
+        *,
+        tell: Callable[[ReclaimRecord], None],
+        tell_paused: Callable[[str], None],
+        tell_forecast: Callable[[int, int], None],
+        free: asyncio.Event,
+    ) -> None:
+        self._reclaimer = reclaimer
+        self._tell = tell
+        self._tell_paused = tell_paused
+        self._tell_forecast = tell_forecast
+        self._free = free  # cleared while a teardown is served
+        self._standing: dict[int, _Standing] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._ramp_until_usec: int | None = None
+        self.paused = ""  # the reason, empty while it goes on
+        self.dying = 0  # as the last pass counted them
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def leave(self, record: ReclaimRecord, decision: Decision) -> None:
+        """Come back to what a teardown left behind; a new teardown makes an old residue worth a fresh try."""
+        if record.outcome in (Outcome.RELEASED, Outcome.GONE) or not record.target_inode:
+            self._standing.pop(record.target_inode, None)
+            return
+        self._stand(record, decision, Patience())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        settings = self._reclaimer.config.sweep
+        await self._first_grace()
+        next_pass_usec = now_usec()
+        while True:
+            now = now_usec()
+            if now >= next_pass_usec:
+                await self._guarded(self._pass())
+                next_pass_usec = now_usec() + self._reclaimer.config.sweep.interval_usec
+            for inode in [i for i, s in self._standing.items() if s.patience.next_usec <= now]:
+                await self._guarded(self._try(self._standing[inode].path, inode))
+            settings = self._reclaimer.config.sweep
+            due_usec = min(
+                (standing.patience.next_usec for standing in self._standing.values()), default=next_pass_usec
+            )
+            due_usec = min(due_usec, next_pass_usec, now_usec() + settings.interval_usec)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, (due_usec - now_usec()) / 1e6))
+            self._wake.clear()
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """A kernel file that cannot be read ends this pass, not the sweep."""
+        try:
+            await work
+        except (KernelError, OSError) as error:
+            log.warning("The sweep broke off: %s.", error)
+
+    async def _first_grace(self) -> None:
+        """After a start into a host that is full of dying memcgs: say so, wait, begin slowly."""
+        settings = self._reclaimer.config.sweep
+        try:
+            self.dying = await self._reclaimer.call(self._reclaimer.backend.total_dying, idle=True)
+        except (KernelError, OSError) as error:
+            log.warning("Dying memcgs cannot be counted: %s.", error)
+            return
+        if self._reclaimer.backend.mode is not Mode.OBSERVE and self.dying > settings.grace_dying:
+            self._tell_forecast(self.dying, policy.forecast_usec(self.dying, settings.cpu_percent))
+            await asyncio.sleep(settings.grace_usec / 1e6)
+            self._ramp_until_usec = now_usec() + settings.grace_usec
+
+    async def _pass(self) -> None:
+        backend = self._reclaimer.backend
+        self.dying = await self._reclaimer.call(backend.total_dying, idle=True)
+        if self.dying == 0 or backend.mode is Mode.OBSERVE:
+            self._standing.clear()
+            return
+        residues = policy.deepest_first(await self._reclaimer.call(backend.residues, idle=True))
+        present = {residue.inode for residue in residues}
+        self._standing = {inode: s for inode, s in self._standing.items() if inode in present}
+        for residue in residues:
+            standing = self._standing.get(residue.inode)
+            if standing is None or standing.patience.next_usec <= now_usec():
+                await self._try(residue.path, residue.inode)
+
+    async def _try(self, path: str, inode: int) -> None:
+        await self._room()
+        job = Job(
+            way=Way.SWEEP,
+            path=path,
+            shape=lambda decision: policy.for_sweep(decision, self._share_percent()),
+            should_stop=lambda: self._stopping or not self._free.is_set(),
+            rest=self._rest,
+        )
+        record, decision = await self._reclaimer.run(job)
+        standing = self._standing.get(inode)
+        if record.outcome in (Outcome.RELEASED, Outcome.GONE):
+            self._standing.pop(inode, None)
+        else:
+            self._stand(record, decision, standing.patience if standing else Patience())
+        if record.freed_bytes or record.dying_after < record.dying_before:
+            self._tell(record)
+        elif (current := self._standing.get(inode)) is not None and current.told != record.reason:
+            current.told = record.reason
+            log.debug("%s: %d dying memcgs stay: %s.", path, record.dying_after, record.reason)
+        await self._rest(record.cpu_usec)
+
+    def _stand(self, record: ReclaimRecord, decision: Decision, patience: Patience) -> None:
+        old = self._standing.get(record.target_inode)
+        self._standing[record.target_inode] = _Standing(
+            record.target,
+            policy.after_try(patience, record.outcome, decision, self._reclaimer.config.sweep, now_usec()),
+            old.told if old else "",
+        )
+
+    def _share_percent(self) -> float:
+        settings = self._reclaimer.config.sweep
+        if self._ramp_until_usec is None:
+            return settings.cpu_percent
+        since_usec = now_usec() - (self._ramp_until_usec - settings.grace_usec)
+        return policy.ramp_percent(settings.cpu_percent, since_usec, settings.grace_usec)
+
+    async def _rest(self, cpu_usec: int) -> None:
+        """Sleep off the CPU time used, then give way to teardowns."""
+        await asyncio.sleep(policy.pause_usec(cpu_usec, self._share_percent()) / 1e6)
+        await self._free.wait()
+
+    async def _room(self) -> None:
+        """Return when the host has room for a sweep."""
+        while True:
+            percent = memory_some_percent()
+            paused = policy.paused_by_pressure(bool(self.paused), percent, self._reclaimer.config.pressure)
+            reason = f"memory pressure ({percent:.0f} % some)" if paused else ""
+            if bool(reason) != bool(self.paused):
+                self.paused = reason
+                self._tell_paused(reason)
+            if not paused:
+                return
+            await asyncio.sleep(PRESSURE_POLL_SEC)
