@@ -1,0 +1,66 @@
+"""The systems that tests boot: what is installed (a recipe) and how it is started.
+
+Systems that share a recipe share one image on disk; a further system is one
+line here and one fixture in conftest.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What an image is built from; any change gives a new image."""
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+    sources: tuple[str, ...] = ()  # apt lines; none: mmdebstrap's own for the suite
+    disk_mib: int = 4096
+    swap_mib: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A recipe and the way it is booted."""
+
+    name: str
+    recipe: Recipe
+    differs: str  # from the others, in a few words, for people
+    kernel_arguments: tuple[str, ...] = ()
+    cgroup_version: int = 2
+    tcg: str = "tcg,thread=multi"
+    cpus: int = 2
+    memory_mib: int = 2048
+
+
+# All that logindguard depends on is in the image: the machine has no network.
+PACKAGES = (
+    "linux-image-cloud-amd64",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "openssh-server",
+    "cron",
+    "polkitd",
+    "udev",
+    "python3",
+    "python3-dbus-next",
+    "python3-sdnotify",
+    "python3-yaml",
+    "python3-systemd",
+    "python3-pytest",  # tests of the kernel seam run inside, on its kernel
+    "python3-pytest-asyncio",
+    "python3-pytest-timeout",
+    "iproute2",
+    "procps",
+    "kmod",
+    "psmisc",
+)
+
+DEBIAN_12 = Recipe(name="debian-12", suite="bookworm", packages=PACKAGES)
+
+BOOKWORM = System(
+    name="bookworm", recipe=DEBIAN_12, differs="Debian 12 as installed: kernel 6.1, cgroup v2, no MGLRU"
+)
