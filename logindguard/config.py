@@ -1,0 +1,70 @@
+"""Settings: what an administrator may say, and what holds where nothing is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SEC = 1_000_000
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """Globs over unit names; `exclude` wins."""
+
+    include: tuple[str, ...] = (
+        "session-*.scope",
+        "user@*.service",
+        "user-runtime-dir@*.service",
+        "user-*.slice",
+        "cron-*.service",
+        "run-*.scope",
+        "run-*.service",
+    )
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeardownSettings:
+    """How long teardowns of one parent are gathered before it is reclaimed once for all."""
+
+    settle_usec: int = 300_000  # quiet time
+    settle_max_usec: int = 1 * SEC  # from the first one on, whatever follows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimSettings:
+    keep_mapped_above_bytes: int = 1 * MIB  # a larger mapped share of a residue is kept
+    write_usec: int = 4_000  # aim for the kernel time of one write
+    window_usec: int = 250_000  # longest time that a shield stays up
+    predicted_write_usec: int = 20_000  # above: only parents that nobody removes
+    min_headroom_bytes: int = 64 * MIB  # below memory.max, memory.high and in free memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    interval_usec: int = 300 * SEC
+    cpu_percent: float = 2.0  # of one CPU
+    retry_first_usec: int = 5 * SEC
+    retry_max_usec: int = 300 * SEC
+    grace_dying: int = 10_000  # a first pass that finds more waits first
+    grace_usec: int = 120 * SEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressureSettings:
+    """PSI memory `some avg10` in percent: pause above, go on below."""
+
+    pause_percent: float = 10.0
+    resume_percent: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    roots: tuple[str, ...] = ()  # subtrees the whole program is confined to; none: all
+    log_level: str = "info"
+    units: Units = field(default_factory=Units)
+    teardown: TeardownSettings = field(default_factory=TeardownSettings)
+    reclaim: ReclaimSettings = field(default_factory=ReclaimSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    pressure: PressureSettings = field(default_factory=PressureSettings)
