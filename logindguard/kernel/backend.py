@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..model import Mode, Reading, Reclaim, Residue, Window
+from .cgroupfs import Hierarchy
 
 
 class Backend(Protocol):
@@ -14,6 +15,7 @@ class Backend(Protocol):
     name: str
     mode: Mode
     reason: str
+    hierarchy: Hierarchy
 
     def total_dying(self) -> int:
         """Dying memcgs in everything the program may touch; one read where there are none."""

@@ -161,7 +161,7 @@ class Cgroup:
 
     def write(self, file: str, value: str) -> None:
         with self._errors(file):
-            fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 os.write(fd, value.encode("ascii"))
             finally:

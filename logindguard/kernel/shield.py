@@ -61,6 +61,10 @@ class Restored:
     not_ours: int = 0  # somebody else wrote another value meanwhile
     gone: int = 0
 
+    @property
+    def total(self) -> int:
+        return self.restored + self.not_ours + self.gone
+
     def __str__(self) -> str:
         return f"{self.restored} put back, {self.not_ours} changed by others since, {self.gone} gone"
 

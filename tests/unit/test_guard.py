@@ -1,0 +1,320 @@
+"""The pipeline and the sweep, over a backend that does as told; real threads, real event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from logindguard import guard as guard_module
+from logindguard.config import Config, SweepSettings, TeardownSettings
+from logindguard.guard import Guard
+from logindguard.kernel.cgroupfs import KernelRefused
+from logindguard.model import Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
+from logindguard.reclaimer import Reclaimer, now_usec
+from logindguard.sweep import Sweep
+from tests.unit.fake_backend import MIB, FakeBackend
+
+CONFIG = Config(
+    teardown=TeardownSettings(settle_usec=20_000, settle_max_usec=60_000),
+    sweep=SweepSettings(
+        interval_usec=300_000, cpu_percent=100.0, retry_first_usec=50_000, retry_max_usec=100_000
+    ),
+)
+ALICE = "/user.slice/user-1000.slice"
+
+
+def teardown(unit: str, parent: str = ALICE, *, phase: Phase = Phase.ENDED, inode: int = 0) -> Teardown:
+    return Teardown(
+        unit=unit,
+        path=f"{parent}/{unit}",
+        inode=inode or abs(hash((unit, parent))),
+        phase=phase,
+        source=Source.LOGIN1,
+        heard_usec=now_usec(),
+        session_id="3",
+        uid=1000,
+        service="sshd",
+    )
+
+
+@dataclass
+class Rig:
+    backend: FakeBackend
+    reclaimer: Reclaimer
+    guard: Guard
+    sweep: Sweep
+    told: list[ReclaimRecord] = field(default_factory=list)
+    left: list[tuple[ReclaimRecord, Decision]] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    forecasts: list[tuple[int, int]] = field(default_factory=list)
+
+    async def until(self, count: int) -> list[ReclaimRecord]:
+        async with asyncio.timeout(10):
+            while len(self.told) < count:
+                await asyncio.sleep(0.005)
+        return self.told
+
+
+@pytest.fixture
+def executors() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    with ThreadPoolExecutor(1, "prompt") as prompt, ThreadPoolExecutor(1, "idle") as idle:
+        yield prompt, idle
+
+
+@pytest.fixture
+async def rig(executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor]) -> AsyncIterator[Rig]:
+    backend = FakeBackend()
+    reclaimer = Reclaimer(backend, CONFIG, prompt=executors[0], idle=executors[1])
+    told: list[ReclaimRecord] = []
+    left: list[tuple[ReclaimRecord, Decision]] = []
+    paused: list[str] = []
+    forecasts: list[tuple[int, int]] = []
+    guard = Guard(reclaimer, tell=told.append, leave=lambda record, decision: left.append((record, decision)))
+    sweep = Sweep(
+        reclaimer,
+        tell=told.append,
+        tell_paused=paused.append,
+        tell_forecast=lambda dying, usec: forecasts.append((dying, usec)),
+        free=guard.free,
+    )
+    running = asyncio.create_task(guard.run())
+    yield Rig(backend, reclaimer, guard, sweep, told, left, paused, forecasts)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_burst_is_one_record(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 3, 12 * MIB)
+    for number in range(3):
+        rig.guard.heard(teardown(f"session-{number}.scope"))
+    [record] = await rig.until(1)
+    assert record.way is Way.AFTER
+    assert record.outcome is Outcome.RELEASED
+    assert (record.dying_before, record.dying_after) == (3, 0)
+    assert record.freed_bytes == record.residue_before_bytes == 12 * MIB
+    assert [each.unit for each in record.teardowns] == [f"session-{n}.scope" for n in range(3)]
+    assert record.release_usec is not None
+    assert 20_000 <= record.release_usec < 5_000_000
+    assert rig.backend.threads == {"prompt"}
+
+
+async def test_a_gone_parent_is_served_where_its_residue_went(rig: Rig) -> None:
+    rig.backend.hold("/user.slice", 4, MIB)
+    rig.guard.heard(teardown("session-1.scope"))
+    rig.guard.heard(teardown("user-1000.slice", "/user.slice"))
+    [record] = await rig.until(1)
+    assert record.target == "/user.slice"
+    assert {each.unit for each in record.teardowns} == {"session-1.scope", "user-1000.slice"}
+
+
+async def test_nothing_dying_is_told_as_released_at_once(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 0, 0)
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert (record.outcome, record.writes, record.freed_bytes) == (Outcome.RELEASED, 0, 0)
+
+
+async def test_windows_go_on_while_they_free(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 3, 10 * MIB)
+    rig.backend.per_window_bytes = 3 * MIB
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert (record.writes, record.freed_bytes, record.outcome) == (4, 10 * MIB, Outcome.RELEASED)
+
+
+async def test_mapped_pages_of_others_are_kept_and_said(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 1, 44 * MIB, mapped_bytes=40 * MIB)
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert record.outcome is Outcome.MAPPED_KEPT
+    assert record.mapped_kept_bytes == 40 * MIB
+    assert record.freed_bytes == 4 * MIB
+
+
+async def test_a_decision_against_is_told_and_left_to_the_sweep(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 1, 44 * MIB, shmem_bytes=4096)
+    rig.backend.swap_on = True
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert (record.outcome, record.writes) == (Outcome.SKIPPED, 0)
+    assert "shared memory" in record.reason
+    assert rig.left[0][0] is record
+
+
+async def test_a_kernel_that_refuses_is_an_outcome(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.backend.hold(ALICE, 1, MIB)
+
+    def refuse(*_: object) -> None:
+        raise KernelRefused(ALICE, "memory.reclaim", OSError(5, "I/O"))
+
+    monkeypatch.setattr(rig.backend, "reclaim", refuse)
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert record.outcome is Outcome.FAILED
+    assert record.reason == f"{ALICE}: memory.reclaim: Input/output error"
+    assert record.dying_after == 1
+
+
+async def test_a_stop_job_starts_before_the_rmdir(rig: Rig) -> None:
+    scope = f"{ALICE}/session-1.scope"
+    rig.backend.hold(scope, 0, 8 * MIB, mapped_bytes=MIB)
+    inode = rig.backend.state[scope].inode
+    rig.guard.heard(teardown("session-1.scope", phase=Phase.ENDING, inode=inode))
+    assert not rig.guard.free.is_set()
+    [record] = await rig.until(1)
+    assert (record.way, record.target, record.freed_bytes) == (Way.BEFORE, scope, 7 * MIB)
+    await asyncio.wait_for(rig.guard.free.wait(), 5)
+
+
+async def test_a_stop_job_for_another_cgroup_at_the_path_is_left_alone(rig: Rig) -> None:
+    rig.backend.hold(f"{ALICE}/session-1.scope", 0, 8 * MIB)
+    rig.guard.heard(teardown("session-1.scope", phase=Phase.ENDING, inode=999))
+    [record] = await rig.until(1)
+    assert record.outcome is Outcome.GONE
+    assert rig.backend.reclaimed() == []
+
+
+async def test_observing_writes_nothing(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 1, MIB)
+    rig.backend.mode, rig.backend.reason = Mode.OBSERVE, "this kernel heals itself"
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert (record.outcome, record.reason) == (Outcome.SKIPPED, "this kernel heals itself")
+    assert rig.backend.calls == []
+
+
+async def test_what_is_too_much_is_shed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "MAX_WAITING", 5)
+    rig.backend.hold(ALICE, 3, MIB)
+    for number in range(8):
+        rig.guard.heard(teardown(f"session-{number}.scope"))
+    [record] = await rig.until(1)
+    assert len(record.teardowns) == 5
+    assert (rig.guard.teardowns_total, rig.guard.shed_total) == (8, 3)
+
+
+async def test_the_loop_is_never_blocked_by_the_kernel(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 1, MIB)
+    rig.backend.window_sec = 0.5
+    rig.guard.heard(teardown("session-1.scope"))
+    longest = 0.0
+    while not rig.told:
+        begin = time.monotonic()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.monotonic() - begin)
+    assert rig.backend.reclaimed() == [ALICE]
+    assert longest < 0.25  # half of one window: the loop never waited for it
+
+
+# The sweep
+
+
+@dataclass
+class Sweeping:
+    rig: Rig
+
+    async def __aenter__(self) -> Rig:
+        self.task = asyncio.create_task(self.rig.sweep.run())
+        return self.rig
+
+    async def __aexit__(self, *_: object) -> None:
+        self.rig.sweep.stop()
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_pass_takes_the_deepest_first(rig: Rig) -> None:
+    rig.backend.hold("/user.slice", 2, MIB)
+    rig.backend.hold(ALICE, 2, MIB)
+    async with Sweeping(rig):
+        records = await rig.until(2)
+    assert [record.target for record in records] == [ALICE, "/user.slice"]
+    assert all(record.way is Way.SWEEP for record in records)
+
+
+async def test_only_parents_that_stay_are_swept_at_idle_priority(rig: Rig) -> None:
+    rig.backend.hold("/user.slice", 2, MIB)
+    async with Sweeping(rig):
+        await rig.until(1)
+        assert rig.backend.threads == {"idle"}
+        rig.backend.threads.clear()
+        rig.backend.hold(ALICE, 2, MIB)
+        await rig.until(2)
+        assert rig.backend.threads == {"prompt"}
+
+
+async def test_nothing_dying_costs_one_reading(rig: Rig) -> None:
+    rig.backend.hold("/user.slice", 0, MIB)
+    async with Sweeping(rig):
+        await asyncio.sleep(0.1)
+    assert {what for what, _ in rig.backend.calls} == {"total"}
+
+
+async def test_what_a_teardown_left_is_tried_again(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
+    async with Sweeping(rig):
+        rig.guard.heard(teardown("session-1.scope"))
+        [record] = await rig.until(1)
+        assert "writeback" in record.reason
+        rig.sweep.leave(*rig.left[0])
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dirty_bytes=0)
+        records = await rig.until(2)
+    assert (records[1].way, records[1].outcome) == (Way.SWEEP, Outcome.RELEASED)
+
+
+async def test_a_sweep_yields_to_a_teardown(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 2, 4 * MIB)
+    rig.guard.free.clear()
+    rig.backend.per_window_bytes = MIB
+    async with Sweeping(rig):
+        await asyncio.sleep(0.1)
+        waiting = len(rig.backend.reclaimed())
+        assert waiting <= 1  # between two windows it saw the teardown
+        rig.guard.free.set()
+        await rig.until(1)
+    assert rig.backend.state[ALICE].dying == 0
+
+
+async def test_pressure_pauses_and_says_so_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    percents = iter([50.0, 50.0, 7.0, 1.0])
+    monkeypatch.setattr("logindguard.sweep.memory_some_percent", lambda: next(percents, 0.0))
+    monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
+    rig.backend.hold(ALICE, 2, MIB)
+    async with Sweeping(rig):
+        await rig.until(1)
+    assert rig.paused == ["memory pressure (50 % some)", ""]
+
+
+async def test_a_first_pass_over_many_is_announced_and_waits(rig: Rig) -> None:
+    rig.reclaimer.config = replace(
+        CONFIG, sweep=replace(CONFIG.sweep, grace_dying=1_000, grace_usec=200_000, cpu_percent=2.0)
+    )
+    rig.backend.hold(ALICE, 20_000, MIB)
+    async with Sweeping(rig):
+        await asyncio.sleep(0.1)
+        assert rig.forecasts == [(20_000, 10_000_000)]
+        assert rig.backend.reclaimed() == []
+        await rig.until(1)
+
+
+async def test_a_failing_pass_does_not_end_the_sweep(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.backend.hold(ALICE, 2, MIB)
+    working, failures = rig.backend.residues, [1]
+
+    def fail_once() -> object:
+        if failures:
+            failures.pop()
+            raise KernelRefused("/", "cgroup.stat", OSError(5, "I/O"))
+        return working()
+
+    monkeypatch.setattr(rig.backend, "residues", fail_once)
+    async with Sweeping(rig):
+        await rig.until(1)

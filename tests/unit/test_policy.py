@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from logindguard import policy
+from logindguard.config import Config, PressureSettings, SweepSettings, Units
+from logindguard.model import Outcome, Reading, Reclaim, Residue, Skip, Wait
+from logindguard.policy import PATIENT_TRIES, Patience
+
+MIB = 1 << 20
+CONFIG = Config()
+
+
+def residue(**more: int) -> Residue:
+    return replace(Residue(path="/user.slice", inode=7, dying=5, file_bytes=40 * MIB), **more)
+
+
+def reading(of: Residue | None = None, **more: object) -> Reading:
+    base = Reading(
+        residue=of or residue(),
+        live_children=3,
+        own_pages=False,
+        permanent=True,
+        headroom_bytes=None,
+        available_bytes=1 << 30,
+        swap_on=False,
+        refuses_swap=False,
+        memory_some_percent=0.0,
+        predicted_write_usec=300,
+    )
+    return replace(base, **more)  # type: ignore[arg-type]  # the fields' own types, by name
+
+
+@pytest.mark.parametrize(
+    ("unit", "include", "exclude", "expected"),
+    [
+        ("session-3.scope", ("session-*.scope",), (), True),
+        ("session-c12.scope", ("session-*.scope",), (), True),
+        ("session-3.scope", ("session-*.scope",), ("session-3*",), False),
+        ("ssh.service", ("session-*.scope", "user@*.service"), (), False),
+        ("SESSION-3.scope", ("session-*.scope",), (), False),
+        ("user-1000.slice", Units().include, Units().exclude, True),
+        ("cron-daily.service", Units().include, (), True),
+        ("run-r1234.scope", Units().include, (), True),
+        ("anything", (), (), False),
+    ],
+)
+def test_covers(unit: str, include: tuple[str, ...], exclude: tuple[str, ...], expected: bool) -> None:
+    assert policy.covers(unit, Units(include=include, exclude=exclude)) is expected
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "words"),
+    [
+        (reading(residue(dying=0)), Skip, "nothing dying"),
+        (reading(own_pages=True), Skip, "pages of its own"),
+        (reading(memory_some_percent=10.0), Wait, "under memory pressure (10 % some)"),
+        (reading(available_bytes=60 * MIB), Wait, "too little free memory"),
+        (reading(headroom_bytes=60 * MIB), Wait, "too little headroom"),
+        (reading(residue(shmem_bytes=4096), swap_on=True), Skip, "shared memory"),
+        (reading(residue(anon_bytes=MIB), swap_on=True), Skip, "anonymous memory"),
+        (reading(predicted_write_usec=50_000, permanent=False), Skip, "predicted to take 50000 us"),
+        (reading(residue(mapped_bytes=40 * MIB)), Wait, "mapped by live processes"),
+        (reading(residue(dirty_bytes=40 * MIB)), Wait, "waits for writeback"),
+        (reading(residue(file_bytes=0)), Wait, "holds no page cache"),
+        (reading(residue(file_bytes=MIB, shmem_bytes=MIB)), Wait, "holds no page cache"),
+    ],
+)
+def test_what_is_left_alone(case: Reading, kind: type, words: str) -> None:
+    decision = policy.decide(case, CONFIG)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("case", "max_bytes", "keep_mapped"),
+    [
+        (reading(), 41 * MIB, False),
+        (reading(memory_some_percent=None), 41 * MIB, False),
+        (reading(headroom_bytes=64 * MIB), 41 * MIB, False),
+        (reading(predicted_write_usec=50_000), 41 * MIB, False),
+        (reading(residue(mapped_bytes=MIB)), 41 * MIB, False),  # few: taken along
+        (reading(residue(mapped_bytes=30 * MIB)), 10 * MIB, True),
+        (reading(residue(dirty_bytes=10 * MIB, writeback_bytes=5 * MIB)), 26 * MIB, False),
+        (reading(residue(shmem_bytes=MIB), swap_on=True, refuses_swap=True), 40 * MIB, False),
+        (reading(residue(shmem_bytes=MIB)), 40 * MIB, False),  # no swap, nowhere to go
+        (reading(residue(anon_bytes=64 << 10), swap_on=True), 41 * MIB, False),  # noise of two readings
+    ],
+)
+def test_what_is_reclaimed(case: Reading, max_bytes: int, keep_mapped: bool) -> None:
+    decision = policy.decide(case, CONFIG)
+    assert isinstance(decision, Reclaim)
+    assert (decision.max_bytes, decision.keep_mapped) == (max_bytes, keep_mapped)
+    assert decision.window_usec <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        (reading(residue(dying=0)), Reclaim),
+        (reading(residue(dying=0, mapped_bytes=40 * MIB)), Wait),
+        (reading(residue(dying=0, anon_bytes=MIB), swap_on=True), Skip),
+        (reading(residue(dying=0), memory_some_percent=50.0), Wait),
+    ],
+)
+def test_a_cgroup_that_is_being_stopped(case: Reading, kind: type) -> None:
+    decision = policy.decide_ending(case, CONFIG)
+    assert isinstance(decision, kind)
+    if isinstance(decision, Reclaim):
+        assert decision.keep_mapped
+        assert decision.max_bytes == 40 * MIB
+
+
+def test_tries_span_the_kernels_clocks_then_back_off() -> None:
+    settings, wait = SweepSettings(), Wait(reason="what is left waits for writeback")
+    patience, now, times = Patience(), 0, []
+    for _ in range(PATIENT_TRIES + 8):
+        patience = policy.after_try(patience, Outcome.SKIPPED, wait, settings, now)
+        times.append(patience.next_usec - now)
+        now = patience.next_usec
+    assert times[:PATIENT_TRIES] == [settings.retry_first_usec] * PATIENT_TRIES
+    assert sum(times[:PATIENT_TRIES]) >= 60_000_000
+    assert times[PATIENT_TRIES:] == sorted(times[PATIENT_TRIES:])
+    assert times[-1] == settings.retry_max_usec
+
+
+@pytest.mark.parametrize(
+    ("outcome", "decision", "in_usec"),
+    [
+        (Outcome.PARTIAL, Reclaim(max_bytes=1, keep_mapped=False, window_usec=1, write_usec=1, reason=""), 5),
+        (Outcome.MAPPED_KEPT, Wait(reason=""), 300),
+        (Outcome.SKIPPED, Skip(reason=""), 300),
+        (Outcome.FAILED, Wait(reason=""), 5),
+    ],
+)
+def test_next_try(outcome: Outcome, decision: policy.Decision, in_usec: int) -> None:
+    after = policy.after_try(Patience(tries=3), outcome, decision, SweepSettings(), 1_000)
+    assert after.next_usec == 1_000 + in_usec * 1_000_000
+
+
+def test_rest_keeps_the_share() -> None:
+    assert policy.pause_usec(10_000, 2.0) == 490_000
+    assert policy.pause_usec(10_000, 100.0) == 0
+
+
+def test_a_window_of_a_sweep_fits_its_share_of_a_second() -> None:
+    plan = Reclaim(max_bytes=1, keep_mapped=False, window_usec=250_000, write_usec=4_000, reason="")
+    assert policy.for_sweep(plan, 2.0).window_usec == 20_000
+    assert policy.for_sweep(plan, 0.1).window_usec == 10_000
+    assert policy.for_sweep(plan, 100.0).window_usec == 250_000
+
+
+def test_a_first_big_sweep_ramps_up() -> None:
+    shares = [policy.ramp_percent(2.0, second, 120) for second in range(0, 121, 10)]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (pytest.approx(0.2), 2.0)
+
+
+def test_pressure_has_hysteresis() -> None:
+    settings, paused, seen = PressureSettings(), False, []
+    for percent in (0.0, 9.9, 10.0, 7.0, 5.0, 4.9, 7.0, None):
+        paused = policy.paused_by_pressure(paused, percent, settings)
+        seen.append(paused)
+    assert seen == [False, False, True, True, True, False, False, False]
+
+
+def test_deepest_parents_come_first() -> None:
+    paths = ["/user.slice", "/user.slice/user-1.slice/user@1.service", "/user.slice/user-1.slice"]
+    ordered = policy.deepest_first([replace(residue(), path=path) for path in paths])
+    assert [each.path for each in ordered] == [paths[1], paths[2], paths[0]]
