@@ -1,0 +1,135 @@
+"""Tells the journal what the guard did: one structured entry a record, one for each change of state.
+
+Each kind has a MESSAGE_ID, explained in units/logindguard.catalog. Sending may wait for a
+journald that is behind, as every service's log line may.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+from ..config_file import ConfigError
+from ..model import Mode, Outcome, ReclaimRecord, Way
+from ..text import counted, printable, span
+from .entry import BadEntry, from_fields, subjects, to_fields
+from .log import Field, setup_logging, to_journal, to_stderr
+from .sentence import sentence
+from .users import Users
+
+__all__ = ["BadEntry", "Journal", "Kind", "from_fields", "sentence", "setup_logging", "to_fields"]
+
+ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7  # syslog(3)
+
+log = logging.getLogger(__name__)
+
+
+class Kind(StrEnum):
+    """What an entry is about: its MESSAGE_ID. Never change one, tools match on them."""
+
+    RECLAIMED = "d40e853ac6ec47289e16211edac90f85"
+    SKIPPED = "6fd3757b0fce45c886d517f67accabcc"
+    FAILED = "5944cc5a45bd4543abdff73bebc2d98e"
+    SWEEP_PAUSED = "e7ca610dd31e4deb8f8451434753afc7"
+    SWEEP_RESUMED = "45ea4c8392e2487389c81f611a889340"
+    MODE = "e885d0ec4a8149fbb44be4bd3150d1b1"
+    FORECAST = "d79e8eff37e4499799e5d38ef1766727"
+    RESTORED = "3abec4fb716541eca216f6a30ff08308"
+    CONFIG_ERROR = "21f95416156c46eb970ce7dee28e995b"
+
+
+class Journal:
+    """Entries go to journald, or as lines to stderr where it does not listen."""
+
+    def __init__(self) -> None:
+        self._users = Users()
+
+    def record(self, record: ReclaimRecord) -> None:
+        """One entry for the group; at debug level one more for each of its units."""
+        names = self._users.names()
+        entry = list(to_fields(record, names).items())
+        # A field may repeat, so that a match on any session or unit of the group finds it.
+        entry += [(name, value) for name, all_of in subjects(record, names).items() for value in all_of[1:]]
+        self._send(kind_of(record), priority_of(record), sentence(record, names), *entry)
+        if log.isEnabledFor(logging.DEBUG):
+            for teardown in record.teardowns:
+                told = (
+                    f"{teardown.unit}: {teardown.phase} as {teardown.source} told, "
+                    f"cgroup {teardown.path} inode {teardown.inode}, in record {record.id}"
+                )
+                self._send(None, DEBUG, told, ("UNIT", teardown.unit), ("LOGINDGUARD_RECORD_ID", record.id))
+
+    def paused(self, reason: str) -> None:
+        """The sweep waits for `reason`, or goes on where that is empty."""
+        if reason:
+            message = f"The sweep is paused: {reason}"
+            self._send(Kind.SWEEP_PAUSED, INFO, message, ("LOGINDGUARD_REASON", reason))
+        else:
+            self._send(Kind.SWEEP_RESUMED, INFO, "The sweep goes on: the host has room again")
+
+    def mode(self, mode: Mode, reason: str) -> None:
+        """The mode at the start, or a change of it."""
+        means = {
+            Mode.PRECISE: "nothing live is reclaimed",
+            Mode.SHARED: "live cgroups beside dying ones may lose page cache",
+            Mode.OBSERVE: "nothing is reclaimed",
+        }
+        message = f"Mode {mode}, {means[mode]}: {reason}"
+        priority = INFO if mode is Mode.PRECISE else NOTICE
+        entry: tuple[Field, ...] = (("LOGINDGUARD_MODE", mode), ("LOGINDGUARD_REASON", reason))
+        self._send(Kind.MODE, priority, message, *entry)
+
+    def forecast(self, dying: int, duration_usec: int) -> None:
+        """A first pass found many; `duration_usec` is how long they will take."""
+        message = (
+            f"Found {counted(dying, 'dying memcg')} at the start: they will be released "
+            f"little by little, which takes about {span(duration_usec)}"
+        )
+        entry: tuple[Field, ...] = (
+            ("LOGINDGUARD_DYING_BEFORE", dying),
+            ("LOGINDGUARD_FORECAST_USEC", duration_usec),
+        )
+        self._send(Kind.FORECAST, NOTICE, message, *entry)
+
+    def restored(self, what: str) -> None:
+        """A run that was killed had left memory.min raised; `what` says how many were put back."""
+        self._send(Kind.RESTORED, NOTICE, f"Put back memory.min after a run that was killed: {what}")
+
+    def config_error(self, error: ConfigError | str) -> None:
+        """Settings that were read again are wrong; the old ones hold."""
+        entry: list[Field] = []
+        if isinstance(error, ConfigError):
+            entry.append(("LOGINDGUARD_CONFIG_FILE", str(error.file)))
+            if error.line is not None:
+                entry.append(("LOGINDGUARD_CONFIG_LINE", error.line))
+            if error.key is not None:
+                entry.append(("LOGINDGUARD_CONFIG_KEY", error.key))
+        self._send(Kind.CONFIG_ERROR, ERROR, f"The settings stay as they were: {error}", *entry)
+
+    def _send(self, kind: Kind | None, priority: int, message: str, *entry: Field) -> None:
+        head: list[Field] = [("MESSAGE", printable(message)), ("PRIORITY", priority)]
+        if kind is not None:
+            head.append(("MESSAGE_ID", kind))
+        if not to_journal([*head, *entry]):
+            to_stderr(priority, message)
+
+
+def kind_of(record: ReclaimRecord) -> Kind:
+    match record.outcome:
+        case Outcome.SKIPPED:
+            return Kind.SKIPPED
+        case Outcome.FAILED:
+            return Kind.FAILED
+        case _:
+            return Kind.RECLAIMED
+
+
+def priority_of(record: ReclaimRecord) -> int:
+    """Info, but for what somebody should look at, and for retries of the sweep that changed nothing."""
+    if record.outcome is Outcome.FAILED:
+        return WARNING
+    if record.stolen_pages and record.mode is Mode.PRECISE:
+        return NOTICE  # the promise is 0
+    if record.way is Way.SWEEP and record.outcome in (Outcome.SKIPPED, Outcome.UNCHANGED):
+        return DEBUG
+    return INFO
