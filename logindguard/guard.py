@@ -108,4 +108,6 @@ class Guard:
         job = Job(
             way=Way.BEFORE, path=teardown.path, teardowns=(teardown,), should_stop=lambda: self._stopping
         )
-        self._tell(await self._reclaimer.run_ending(job))
+        record = await self._reclaimer.run_ending(job)
+        if record.writes:  # else the way after the rmdir tells of it
+            self._tell(record)

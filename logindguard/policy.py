@@ -50,7 +50,9 @@ def decide(reading: Reading, config: Config) -> Decision:
         )
     keep_mapped = residue.mapped_bytes > limits.keep_mapped_above_bytes
     clean_bytes = residue.clean_unmapped_bytes
-    if keep_mapped and clean_bytes < 2 * NOISE_BYTES:
+    if keep_mapped and (
+        clean_bytes < 2 * NOISE_BYTES or reading.mapped_lost_bytes >= limits.keep_mapped_above_bytes
+    ):
         return Wait(reason=MAPPED_BY_OTHERS)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)
     if takeable_bytes == 0:

@@ -38,6 +38,9 @@ from .model import (
 )
 
 T = TypeVar("T")
+# A memcg is freed by RCU and a kworker some milliseconds after its last page; busy machines take longer.
+RELEASE_POLL_SEC = 0.05
+RELEASE_POLLS = 6
 MAX_WINDOWS = 1000  # of one job; what is left then is the next sweep's
 
 
@@ -115,11 +118,22 @@ class Reclaimer:
         if self.backend.mode is Mode.OBSERVE:
             account.decision = Skip(reason=self.backend.reason)
             return
+        polls = RELEASE_POLLS
         while True:
             reading = await self._booked(account, job, self.backend.read, job.path)
             account.first = account.first or reading
             account.last = reading.residue
             account.decision = decision = policy.decide(reading, self.config)
+            if (
+                account.windows
+                and not isinstance(decision, Reclaim)
+                and reading.residue.dying
+                and reading.residue.file_bytes <= policy.NOISE_BYTES
+                and polls
+            ):
+                polls -= 1
+                await asyncio.sleep(RELEASE_POLL_SEC)
+                continue
             if not isinstance(decision, Reclaim) or len(account.windows) >= MAX_WINDOWS:
                 return
             window = await self._booked(

@@ -11,13 +11,13 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
 - A write holds up an rmdir of its target together with cgroup_mutex. So writes are
   sized by the kernel time they take, and a parent that may be removed is not
   written to where even the smallest is predicted to take long.
-- Reclaim takes unmapped pages before mapped ones only by the accessed bit, and to
-  the end it takes those that others map as well. So where many are mapped the
-  amount stays below what is unmapped, and the mapped share is watched.
+- Reclaim takes unmapped pages before mapped ones only by the accessed bit, so idle
+  mapped pages go with the rest, some with every pass. So where many are mapped the
+  amount stays below what is unmapped, a window ends when they begin to go, and
+  what went counts against later windows on the same parent for an hour.
 - Loss is `pgsteal` over the live children, an upper bound that includes kswapd and
   limits. What the target gave is `pgsteal` of the target less that.
 - memory.stat lags behind by up to 64 pages a CPU (MEMCG_CHARGE_BATCH).
-- A memcg is freed by RCU and a kworker some milliseconds after its last page.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ from .residue import Family, dying_directly, walk
 from .shield import Ledger, Shield
 
 SHIELD_MARGIN_BYTES = 64 << 20
-_RELEASE_POLL_SEC = 0.01
-_RELEASE_POLLS = 20
+FORGIVE_SEC = 3600.0
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
 
@@ -64,6 +63,7 @@ class V2Backend:
         self._roots = roots or ("/",)
         self._proc = proc
         self._key = features.dying_key
+        self._mapped_lost: dict[int, tuple[int, float]] = {}  # by inode: bytes, and when
         self.cost = WriteCost()
 
     # Counting
@@ -120,6 +120,7 @@ class V2Backend:
             predicted_write_usec=self.cost.smallest_usec(
                 dying=dying, full_walks=not self.features.partial_walks
             ),
+            mapped_lost_bytes=self._mapped_lost_lately(residue.inode),
         )
 
     def read_ending(self, path: str) -> Reading:
@@ -139,6 +140,20 @@ class V2Backend:
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=self.cost.smallest_usec(dying=0, full_walks=False),
         )
+
+    def _mapped_lost_lately(self, inode: int) -> int:
+        """What `_note_mapped_lost` booked, melting away within an hour."""
+        lost_bytes, booked = self._mapped_lost.get(inode, (0, 0.0))
+        left = 1.0 - (time.monotonic() - booked) / FORGIVE_SEC
+        if left <= 0:
+            self._mapped_lost.pop(inode, None)
+            return 0
+        return int(lost_bytes * left)
+
+    def _note_mapped_lost(self, inode: int, lost_bytes: int) -> None:
+        if lost_bytes > 0:
+            lost_bytes += self._mapped_lost_lately(inode)
+            self._mapped_lost[inode] = (lost_bytes, time.monotonic())
 
     def _headroom(self, path: str) -> int | None:
         """Bytes to the nearest limit of the cgroup and its ancestors, those outside `roots` too."""
@@ -197,7 +212,9 @@ class V2Backend:
                     now = Family.read(target).residue(target.path, target.inode, dying)
                     mapped_lost = now.mapped_bytes < first.mapped_bytes - MIN_WRITE_BYTES
         after = Family.read(target)
-        left = after.residue(target.path, target.inode, self._settled_dying(target))
+        left = after.residue(target.path, target.inode, dying_directly(target, self._key))
+        if plan.keep_mapped:
+            self._note_mapped_lost(target.inode, first.mapped_bytes - left.mapped_bytes)
         stolen_pages = after.stolen_since(before)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
@@ -272,19 +289,6 @@ class V2Backend:
                 raise
             exhausted = error.errno == errno.EAGAIN
         return (time.monotonic_ns() - started) // 1000, exhausted
-
-    def _settled_dying(self, target: Cgroup) -> int:
-        """The count once the kernel has freed what lost its last page, waiting for at most 0.2 s."""
-        count = dying_directly(target, self._key)
-        for _ in range(_RELEASE_POLLS):
-            if count == 0:
-                break
-            time.sleep(_RELEASE_POLL_SEC)
-            newer = dying_directly(target, self._key)
-            if newer == count:
-                break
-            count = newer
-        return count
 
 
 def _verdict(

@@ -1,4 +1,4 @@
-"""Trees to test the kernel seam on: plain files anywhere, and the real thing where v2 has the memory controller."""
+"""Trees to test the kernel seam on: plain files anywhere, the real thing where v2 has the controller."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from logindguard import policy
 from logindguard.config import Config, PressureSettings, SweepSettings, Units
-from logindguard.model import Outcome, Reading, Reclaim, Residue, Skip, Wait
+from logindguard.model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait
 from logindguard.policy import PATIENT_TRIES, Patience
 
 MIB = 1 << 20
@@ -14,7 +14,8 @@ CONFIG = Config()
 
 
 def residue(**more: int) -> Residue:
-    return replace(Residue(path="/user.slice", inode=7, dying=5, file_bytes=40 * MIB), **more)
+    defaults = {"dying": 5, "file_bytes": 40 * MIB}
+    return Residue(path="/user.slice", inode=7, **(defaults | more))
 
 
 def reading(of: Residue | None = None, **more: object) -> Reading:
@@ -63,6 +64,7 @@ def test_covers(unit: str, include: tuple[str, ...], exclude: tuple[str, ...], e
         (reading(residue(anon_bytes=MIB), swap_on=True), Skip, "anonymous memory"),
         (reading(predicted_write_usec=50_000, permanent=False), Skip, "predicted to take 50000 us"),
         (reading(residue(mapped_bytes=40 * MIB)), Wait, "mapped by live processes"),
+        (reading(residue(mapped_bytes=9 * MIB), mapped_lost_bytes=MIB), Wait, "mapped by live processes"),
         (reading(residue(dirty_bytes=40 * MIB)), Wait, "waits for writeback"),
         (reading(residue(file_bytes=0)), Wait, "holds no page cache"),
         (reading(residue(file_bytes=MIB, shmem_bytes=MIB)), Wait, "holds no page cache"),
@@ -135,7 +137,7 @@ def test_tries_span_the_kernels_clocks_then_back_off() -> None:
         (Outcome.FAILED, Wait(reason=""), 5),
     ],
 )
-def test_next_try(outcome: Outcome, decision: policy.Decision, in_usec: int) -> None:
+def test_next_try(outcome: Outcome, decision: Decision, in_usec: int) -> None:
     after = policy.after_try(Patience(tries=3), outcome, decision, SweepSettings(), 1_000)
     assert after.next_usec == 1_000 + in_usec * 1_000_000
 
@@ -155,7 +157,8 @@ def test_a_window_of_a_sweep_fits_its_share_of_a_second() -> None:
 def test_a_first_big_sweep_ramps_up() -> None:
     shares = [policy.ramp_percent(2.0, second, 120) for second in range(0, 121, 10)]
     assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (pytest.approx(0.2), 2.0)
+    assert shares[0] == pytest.approx(0.2)
+    assert shares[-1] == 2.0
 
 
 def test_pressure_has_hysteresis() -> None:

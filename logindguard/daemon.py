@@ -1,0 +1,260 @@
+"""Composition root: the command line, the service's life, and who is wired to whom."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import __version__, policy
+from .config import Config
+from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, load
+from .guard import Guard
+from .kernel.backend import Backend
+from .kernel.cgroupfs import Hierarchy, KernelError, detect
+from .kernel.choose import choose
+from .kernel.idle import make_this_thread_idle
+from .kernel.shield import Ledger, LedgerError, restore
+from .model import Decision, ReclaimRecord
+from .notify import Notifier
+from .reclaimer import Reclaimer
+from .record.journal import Journal, setup_logging
+from .signals.bus import BusError, SystemBus
+from .signals.cgroup_watch import CgroupWatch
+from .signals.login1 import Login1
+from .signals.registry import Registry
+from .signals.systemd1 import Systemd1
+from .sweep import Sweep
+
+RUNTIME_DIRECTORY = Path("/run/logindguard")
+BUS_RETRY_SEC = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Fatal(Exception):
+    """Ends the program with one sentence and an exit status of sysexits(3)."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Daemon:
+    """One run of the service, from READY to its end."""
+
+    def __init__(self, options: argparse.Namespace, config: Config, backend: Backend) -> None:
+        self._options = options
+        self._config = config
+        self._backend = backend
+        self._notifier = Notifier()
+        self._journal = Journal()
+        self._prompt = ThreadPoolExecutor(1, "prompt")
+        self._idle = ThreadPoolExecutor(1, "idle", make_this_thread_idle)
+        self._reclaimer = Reclaimer(backend, config, prompt=self._prompt, idle=self._idle)
+        self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
+        self._sweep = Sweep(
+            self._reclaimer,
+            tell=self._tell,
+            tell_paused=self._tell_paused,
+            tell_forecast=self._journal.forecast,
+            free=self._guard.free,
+        )
+        self._registry = Registry(self._covers, self._guard.heard)
+        self._freed_bytes = 0
+
+    def _covers(self, unit: str) -> bool:
+        return policy.covers(unit, self._config.units)
+
+    def _leave(self, record: ReclaimRecord, decision: Decision) -> None:
+        self._sweep.leave(record, decision)
+
+    def _tell(self, record: ReclaimRecord) -> None:
+        self._journal.record(record)
+        self._freed_bytes += record.freed_bytes
+        self._status()
+
+    def _tell_paused(self, reason: str) -> None:
+        self._journal.paused(reason)
+        self._status()
+
+    def _status(self) -> None:
+        paused = f"; sweep paused: {self._sweep.paused}" if self._sweep.paused else ""
+        self._notifier.status(
+            f"{self._backend.mode}: {self._guard.teardowns_total} teardowns, "
+            f"{self._freed_bytes >> 20} MiB released{paused}"
+        )
+
+    async def run(self) -> None:
+        """Serve until a signal or a fault ends it. Raises Fatal."""
+        ended: asyncio.Future[Fatal | None] = asyncio.get_running_loop().create_future()
+
+        def end(fatal: Fatal | None) -> None:
+            if not ended.done():
+                ended.set_result(fatal)
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        watch = CgroupWatch(self._backend.hierarchy.mount, self._config.roots, self._registry)
+        await watch.start()
+        tasks = [
+            _supervised(self._guard.run(), end),
+            _supervised(self._sweep.run(), end),
+            _supervised(self._listen(), end),
+            _supervised(self._notifier.watchdog(), end),
+        ]
+        self._journal.mode(self._backend.mode, self._backend.reason)
+        self._status()
+        self._notifier.ready()
+        try:
+            fatal = await ended
+        finally:
+            self._notifier.stopping()
+            self._guard.stop()
+            self._sweep.stop()
+            watch.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # The window that is open ends after its current write, with everything put back.
+            await asyncio.to_thread(self._prompt.shutdown)
+            await asyncio.to_thread(self._idle.shutdown)
+        if fatal is not None:
+            raise fatal
+
+    async def _listen(self) -> None:
+        """Hear of teardowns over the bus. Without one the cgroup tree alone tells, and it is tried again."""
+        bus = await self._connect()
+        inode_of = self._backend.hierarchy.inode_of
+        login1, systemd1 = Login1(bus, self._registry, inode_of), Systemd1(bus, self._registry, inode_of)
+        try:
+            await login1.start()
+            await systemd1.start()
+            await bus.wait_disconnected()
+        finally:
+            login1.stop()
+            systemd1.stop()
+            bus.close()
+        raise Fatal("The connection to the system bus was lost.", os.EX_TEMPFAIL)
+
+    async def _connect(self) -> SystemBus:
+        told = False
+        while True:
+            try:
+                return await SystemBus.connect(self._options.bus_address)
+            except (BusError, OSError) as error:
+                if not told:
+                    log.warning("No system bus (%s): only the cgroup tree tells of teardowns.", error)
+                    told = True
+            await asyncio.sleep(BUS_RETRY_SEC)
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        try:
+            new = _load(self._options)
+        except ConfigError as error:
+            self._journal.config_error(error)
+        else:
+            if new.roots != self._config.roots:
+                log.warning("A change of roots takes effect at the next start.")
+            self._config = self._reclaimer.config = new
+            logging.getLogger().setLevel(new.log_level.upper())
+            log.info("Settings were read again.")
+        self._notifier.ready()
+
+
+def _supervised(work: Coroutine[Any, Any, None], end: Callable[[Fatal | None], None]) -> asyncio.Task[None]:
+    """A task whose failure ends the program instead of going unnoticed."""
+    task = asyncio.create_task(work)
+
+    def done(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, Fatal):
+                log.error("A part of the program failed.", exc_info=error)
+            end(error if isinstance(error, Fatal) else Fatal(f"Internal error: {error!r}", os.EX_SOFTWARE))
+
+    task.add_done_callback(done)
+    return task
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="logindguardd", description="Releases the page cache that dying memory cgroups hold."
+    )
+    parser.add_argument("--version", action="version", version=f"logindguard {__version__}")
+    parser.add_argument(
+        "--config", type=Path, help=f"settings (default: {DEFAULT_FILE}, which may be missing)"
+    )
+    parser.add_argument(
+        "--restore", action="store_true", help="put back memory.min that a killed run left, and exit"
+    )
+    parser.add_argument(
+        "--runtime-directory", type=Path, default=RUNTIME_DIRECTORY, help="where the ledger is"
+    )
+    parser.add_argument("--bus-address", help="a bus other than the system's")
+    return parser.parse_args(argv)
+
+
+def _load(options: argparse.Namespace) -> Config:
+    """The default file with its drop-ins, or the named file alone."""
+    if options.config is None:
+        return load(DEFAULT_FILE, DEFAULT_DROPINS).config
+    return load(options.config, None).config
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Hierarchy, Ledger]:
+    if os.geteuid() != 0:
+        raise Fatal("Must be run as root: cgroups of other users are read and written.", os.EX_NOPERM)
+    hierarchy = detect()
+    if hierarchy is None:
+        raise Fatal("No cgroup hierarchy with the memory controller is mounted.", os.EX_UNAVAILABLE)
+    ledger = Ledger(options.runtime_directory)
+    try:
+        ledger.prepare()
+    except LedgerError as error:
+        raise Fatal(f"The ledger cannot be kept: {error}.", os.EX_CANTCREAT) from error
+    return hierarchy, ledger
+
+
+def _restore(hierarchy: Hierarchy, ledger: Ledger) -> None:
+    try:
+        restored = restore(hierarchy, ledger)
+    except LedgerError as error:
+        raise Fatal(f"memory.min was not put back: {error}.", os.EX_OSERR) from error
+    if restored.total:
+        Journal().restored(str(restored))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or one of sysexits(3) with a sentence on stderr or in the journal."""
+    options = _parse(sys.argv[1:] if argv is None else argv)
+    setup_logging("info")
+    try:
+        hierarchy, ledger = _prepare(options)
+        _restore(hierarchy, ledger)  # before the settings are read: it must work whatever they say
+        if options.restore:
+            return os.EX_OK
+        try:
+            config = _load(options)
+            logging.getLogger().setLevel(config.log_level.upper())
+            backend = choose(hierarchy, ledger, config.roots)
+        except ConfigError as error:
+            raise Fatal(str(error), os.EX_CONFIG) from error
+        except KernelError as error:
+            raise Fatal(f"A root cannot be opened: {error}.", os.EX_CONFIG) from error
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(Daemon(options, config, backend).run())
+    except Fatal as fatal:
+        log.critical("%s", fatal)
+        return fatal.status
+    return os.EX_OK
