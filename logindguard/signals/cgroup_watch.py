@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from logindguard.kernel.cgroupfs import join, within
 from logindguard.kernel.inotify import (
     IN_CREATE,
     IN_DELETE,
@@ -62,7 +63,7 @@ class CgroupWatch:
         clock: Callable[[], int] = monotonic_usec,
     ) -> None:
         self._mount = str(mount)
-        self._roots = tuple(root.rstrip("/") for root in roots)
+        self._roots = tuple(root.rstrip("/") or "/" for root in roots)
         self._registry = registry
         self._max_watches = max_watches
         self._clock = clock
@@ -158,7 +159,7 @@ class CgroupWatch:
         parent = self._paths.get(event.wd)
         if parent is None:  # the last words of a watch that was taken away
             return
-        path = _join(parent, event.name)
+        path = join(parent, event.name)
         inode = self.inode_of(path)
         if event.mask & IN_CREATE:
             self._born(path, inode)
@@ -198,7 +199,7 @@ class CgroupWatch:
                 for entry in entries:
                     if not entry.is_dir(follow_symlinks=False):
                         continue
-                    child = _join(path, entry.name)
+                    child = join(path, entry.name)
                     inode = self.inode_of(child) if self._matters(child) else None
                     yield child if inode is not None and self._enter(child, inode) else None
         except OSError as error:
@@ -256,7 +257,7 @@ class CgroupWatch:
 
     def _in_scope(self, path: str) -> bool:
         """Whether teardowns at `path` are told: strictly below a root, as the parent is what is reclaimed."""
-        return not self._roots or any(path.startswith(root + "/") for root in self._roots)
+        return not self._roots or any(within(path, root) and path != root for root in self._roots)
 
     def _is_branch(self, path: str) -> bool:
         """Whether a directory is looked into and watched."""
@@ -264,13 +265,9 @@ class CgroupWatch:
             name = path.rpartition("/")[2]
             return name.endswith(".slice") or fnmatchcase(name, "user@*.service")
         # A root may not be there yet: the way down to it is watched as well.
-        return any(f"{path}/".startswith(root + "/") or root.startswith(f"{path}/") for root in self._roots)
+        return any(within(path, root) or within(root, path) for root in self._roots)
 
     def _matters(self, path: str) -> bool:
         return self._is_branch(path) or (
             self._in_scope(path) and self._registry.covers(path.rpartition("/")[2].removeprefix("_"))
         )
-
-
-def _join(parent: str, name: str) -> str:
-    return f"/{name}" if parent == "/" else f"{parent}/{name}"

@@ -1,0 +1,146 @@
+"""A dbus-daemon of our own for each test, and the fakes of logind and systemd on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from logindguard.signals.bus import SystemBus
+
+from .fakes import FakeLogin1, FakeSystemd1, Peer, Tree
+
+CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path={socket}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+  </policy>
+</busconfig>
+"""
+
+
+class Daemon:
+    """A running dbus-daemon with the rules of the system bus, where anybody may own any name."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = directory / "bus"
+        self.address = f"unix:path={self._socket}"
+        config = directory / "bus.conf"
+        config.write_text(CONFIG.format(socket=self._socket))
+        self._process = subprocess.Popen(
+            ["/usr/bin/dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline(), "dbus-daemon did not start"
+
+    def freeze(self) -> None:
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """Socket paths may have 107 bytes; those of tmp_path can have more."""
+    directory = Path(tempfile.mkdtemp(prefix="lg-bus-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def daemon(short_dir: Path) -> Iterator[Daemon]:
+    daemon = Daemon(short_dir)
+    yield daemon
+    daemon.kill()
+
+
+@pytest.fixture
+async def bus(daemon: Daemon) -> AsyncIterator[SystemBus]:
+    bus = await SystemBus.connect(daemon.address, timeout_sec=5)
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+async def login1(daemon: Daemon) -> AsyncIterator[FakeLogin1]:
+    peer = await FakeLogin1.connect(daemon.address)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+async def systemd1(daemon: Daemon) -> AsyncIterator[FakeSystemd1]:
+    peer = await FakeSystemd1.connect(daemon.address)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+async def stranger(daemon: Daemon) -> AsyncIterator[Peer]:
+    """Any local user's connection."""
+    peer = await Peer.connect(daemon.address)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def tree() -> Tree:
+    return Tree()
+
+
+@dataclass
+class Lag:
+    """The longest that a ticker had to wait for the loop."""
+
+    wall_sec: float = 0.0
+    cpu_sec: float = 0.0  # of this thread: what a busy machine does to the other does not count here
+
+
+@pytest.fixture
+async def worst_lag() -> AsyncIterator[Lag]:
+    lag = Lag()
+
+    async def tick() -> None:
+        while True:
+            wall_sec, cpu_sec = time.monotonic(), time.thread_time()
+            await asyncio.sleep(0)
+            lag.wall_sec = max(lag.wall_sec, time.monotonic() - wall_sec)
+            lag.cpu_sec = max(lag.cpu_sec, time.thread_time() - cpu_sec)
+            await asyncio.sleep(0.001)
+
+    ticker = asyncio.create_task(tick())
+    yield lag
+    ticker.cancel()
+    with suppress(asyncio.CancelledError):
+        await ticker

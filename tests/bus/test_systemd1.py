@@ -1,0 +1,189 @@
+"""The system manager as a source: stop jobs before, removals after, and its many false alarms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from logindguard.signals.bus import BusError, SystemBus
+from logindguard.signals.systemd1 import Systemd1
+
+from .conftest import Daemon, Lag
+from .fakes import FakeSystemd1, Peer, Tree, until
+
+SCOPE = "/user.slice/user-1000.slice/session-3.scope"
+ENDING = ("session-3.scope", 101, "ending", "systemd1")
+ENDED = ("session-3.scope", 101, "ended", "systemd1")
+
+
+@pytest.fixture
+async def source(bus: SystemBus, tree: Tree, systemd1: FakeSystemd1) -> AsyncIterator[Systemd1]:
+    source = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.5)
+    await source.start()
+    await until(lambda: systemd1.calls == ["Subscribe"])
+    systemd1.calls.clear()
+    yield source
+    source.stop()
+    await asyncio.sleep(0)
+
+
+async def settle(bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1) -> None:
+    """Until all that systemd has sent so far was handled here, and what it was asked was answered."""
+    await systemd1.flush()
+    await bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId")
+    await until(lambda: len(source._chores) == 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param("mkdir new rmdir removed", [ENDED], id="a natural end"),
+        pytest.param("mkdir stop rmdir removed", [ENDING, ENDED], id="a stop job"),
+        pytest.param("mkdir stop job-removed stop rmdir removed removed", [ENDING, ENDED],
+                     id="everything twice"),
+        pytest.param("mkdir rmdir removed new removed new removed new removed", [ENDED],
+                     id="logind looks the dead scope up three times"),
+        pytest.param("mkdir new removed new removed", [], id="removed, but its directory stays"),
+        pytest.param("mkdir start restart reload", [], id="jobs that end nothing"),
+        pytest.param("stop", [], id="a stop job of what is not known"),
+        pytest.param("mkdir rmdir removed stop", [ENDED], id="a stop job after the end"),
+        pytest.param("mkdir stop rmdir removed mkdir rmdir removed",
+                     [ENDING, ENDED, ("session-3.scope", 102, "ended", "systemd1")], id="a reused id"),
+        pytest.param("mkdir rmdir mkdir removed rmdir removed",
+                     [("session-3.scope", 101, "ended", "cgroup-watch"),
+                      ("session-3.scope", 102, "ended", "systemd1")],
+                     id="a reused id, and the end of the first one is late"),
+    ],
+)  # fmt: skip
+async def test_what_is_told(
+    bus: SystemBus,
+    systemd1: FakeSystemd1,
+    source: Systemd1,
+    tree: Tree,
+    steps: str,
+    expected: list[tuple[str, int, str, str]],
+) -> None:
+    unit = "session-3.scope"
+    for step in steps.split():
+        match step:
+            case "mkdir":
+                tree.mkdir(SCOPE)
+            case "rmdir":
+                tree.rmdir(SCOPE)
+            case "new":
+                systemd1.unit_new(unit)
+            case "removed":
+                systemd1.unit_removed(unit)
+            case "job-removed":
+                systemd1.job_removed(unit)
+            case job_type:
+                systemd1.job_new(unit, job_type)
+        await settle(bus, systemd1, source)
+    assert tree.brief == expected
+
+
+async def test_only_jobs_of_live_covered_units_are_looked_at(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree
+) -> None:
+    tree.mkdir(SCOPE)
+    for unit in ("nginx.service", "session-4.scope", "session-3.scope"):
+        systemd1.job_new(unit, "stop")
+    await settle(bus, systemd1, source)
+    systemd1.job_new("session-3.scope", "stop")
+    await settle(bus, systemd1, source)
+    assert systemd1.calls == ["Get"]
+
+
+@pytest.mark.parametrize("trouble", ["silent", "error"])
+async def test_a_job_that_cannot_be_looked_at(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, trouble: str
+) -> None:
+    if trouble == "silent":
+        systemd1.silent.add("Get")
+    else:
+        systemd1.errors["Get"] = "org.freedesktop.DBus.Error.UnknownObject"
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    tree.rmdir(SCOPE)
+    systemd1.unit_removed("session-3.scope")
+    await settle(bus, systemd1, source)
+    assert tree.brief == [ENDED]
+
+
+async def test_forged_stop_jobs_are_not_looked_at(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, stranger: Peer
+) -> None:
+    tree.mkdir(SCOPE)
+    stranger.emit(
+        *("org.freedesktop.systemd1.Manager", "JobNew", FakeSystemd1.PATH, "uos"),
+        *(1, "/org/freedesktop/systemd1/job/1", "session-3.scope"),
+        to=bus.unique_name,
+    )
+    await stranger.flush()
+    await settle(bus, systemd1, source)
+    assert (systemd1.calls, tree.brief) == ([], [])
+
+
+@pytest.mark.usefixtures("source")
+async def test_a_reload_and_a_new_owner_are_subscribed_to_again(systemd1: FakeSystemd1) -> None:
+    systemd1.reloading(True)
+    systemd1.reloading(False)
+    await until(lambda: systemd1.calls == ["Subscribe"])
+    await systemd1.disown(FakeSystemd1.NAME)
+    await systemd1.own(FakeSystemd1.NAME)
+    await until(lambda: systemd1.calls == ["Subscribe"] * 2)
+
+
+async def test_already_subscribed_is_harmless(
+    bus: SystemBus, systemd1: FakeSystemd1, tree: Tree, caplog: pytest.LogCaptureFixture
+) -> None:
+    systemd1.errors["Subscribe"] = "org.freedesktop.systemd1.AlreadySubscribed"
+    source = Systemd1(bus, tree.registry, tree.inode_of)
+    with caplog.at_level("DEBUG", logger="logindguard"):
+        await source.start()
+        await settle(bus, systemd1, source)
+    assert systemd1.calls == ["Subscribe"]
+    assert caplog.records == []
+
+
+async def test_no_systemd_on_this_bus(bus: SystemBus, tree: Tree, stranger: Peer) -> None:
+    source = Systemd1(bus, tree.registry, tree.inode_of)
+    await source.start()
+    await stranger.own(FakeSystemd1.NAME)
+    await until(lambda: stranger.calls == ["Subscribe"])
+    await until(lambda: len(source._chores) == 0)
+
+
+async def test_the_bus_goes_while_a_job_is_looked_at(
+    bus: SystemBus, daemon: Daemon, systemd1: FakeSystemd1, source: Systemd1, tree: Tree
+) -> None:
+    systemd1.silent.add("Get")
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    await until(lambda: systemd1.calls == ["Get"])
+    daemon.kill()
+    await asyncio.wait_for(bus.wait_disconnected(), 5)
+    await until(lambda: len(source._chores) == 0)
+    with pytest.raises(BusError):
+        await Systemd1(bus, tree.registry, tree.inode_of).start()
+
+
+async def test_ten_thousand_ends_at_once(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, worst_lag: Lag
+) -> None:
+    slice_ = "/user.slice/user-1000.slice"
+    for number in range(10_000):
+        tree.mkdir(f"{slice_}/session-{number}.scope")
+    tree.directories.clear()
+    worst_lag.cpu_sec = 0.0
+    for number in range(10_000):
+        systemd1.unit_removed(f"session-{number}.scope")
+        if number % 100 == 0:
+            await systemd1.flush()
+    await until(lambda: len(tree.told) == 10_000, 30)
+    await settle(bus, systemd1, source)
+    assert len({teardown.inode for teardown in tree.told}) == 10_000
+    assert len(tree.registry) == 0
+    assert worst_lag.cpu_sec < 0.2
