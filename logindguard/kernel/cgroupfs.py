@@ -209,8 +209,9 @@ class Cgroup:
     def set_memory_min(self, value_bytes: int | None) -> None:
         self.write("memory.min", "max" if value_bytes is None else str(value_bytes))
 
-    def has_processes(self) -> bool:
-        return bool(self.read("cgroup.procs").strip())
+    def populated(self) -> bool:
+        """Whether a process lives in the subtree (cgroup.events)."""
+        return self._keyed("cgroup.events").get("populated") != "0"
 
     def controllers_below(self) -> frozenset[str]:
         return frozenset(self.read("cgroup.subtree_control").split())

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import Residue
-from .cgroupfs import Cgroup, CgroupGone, MemoryStat
+from .cgroupfs import Cgroup, CgroupGone, MemoryStat, Unsupported
 
 
 def walk(cgroup: Cgroup, dying_key: str) -> Iterator[Residue]:
@@ -62,7 +62,7 @@ class Family:
         for child in cgroup.children():
             try:
                 children[child.inode] = child.memory_stat()
-            except CgroupGone:
+            except (CgroupGone, Unsupported):  # a child without the controller is part of its parent
                 continue
         return cls(cgroup.memory_stat(), children)
 

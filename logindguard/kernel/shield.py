@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError
+from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
 
 _LOCK_POLL_SEC = 0.005
 
@@ -186,6 +186,10 @@ class Shield:
                 old_bytes = child.memory_limit("memory.min")
                 ours_bytes = 2 * child.memory_current() + self._margin_bytes
             except CgroupGone:
+                continue
+            except Unsupported:
+                if child.populated():  # its processes are charged to the target: nothing can cover them
+                    raise
                 continue
             ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
             if old_bytes is not None and old_bytes < ours_bytes:  # else the administrator's value covers it

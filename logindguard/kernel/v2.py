@@ -97,9 +97,11 @@ class V2Backend:
         host = read_host_memory(self._proc)
         with self.hierarchy.open(path) as cgroup:
             dying = dying_directly(cgroup, self._key)
-            # Without the controller below it there are no memcgs below it: its dying cgroups pin nothing,
-            # and memory.stat is all its own.
-            shieldable = "memory" in cgroup.controllers_below() and not path.endswith(_UNITS_WITH_PROCESSES)
+            # Without the controller below it, processes below it are charged to it. systemd takes the
+            # controller away with the last child, so then it is empty, and what it holds is residue.
+            shieldable = not path.endswith(_UNITS_WITH_PROCESSES) and (
+                "memory" in cgroup.controllers_below() or not cgroup.populated()
+            )
             if dying and shieldable:
                 family = Family.read(cgroup)
                 residue = family.residue(path, cgroup.inode, dying)
@@ -193,7 +195,8 @@ class V2Backend:
         shielded = 0
         with shield:
             while asked_bytes < plan.max_bytes and not exhausted and not mapped_lost:
-                if (time.monotonic() - started) * 1e6 >= plan.window_usec or (writes and should_stop()):
+                late = (time.monotonic() - started) * 1e6 >= plan.window_usec
+                if writes and (late or should_stop()):
                     break
                 shield.raise_()
                 shielded = len(shield)

@@ -15,12 +15,12 @@ import pytest
 
 from logindguard import policy
 from logindguard.config import Config
-from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy
+from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait
 from tests.kernel.v2.conftest import MIB, Ground
-from tests.lab.leak import Pattern, leaked
+from tests.lab.leak import leaked
 from tests.lab.neighbour import Neighbour, neighbour
 
 DYING = 300
@@ -291,9 +291,33 @@ def test_outside_the_roots_nothing_is_done(ground: Ground) -> None:
 def test_units_that_hold_processes_are_no_targets(ground: Ground) -> None:
     ground.make(f"{ground.top}/a.service")
     assert ground.backend.read(f"{ground.top}/a.service").own_pages
-    ground.make(f"{ground.top}/leaf", control=False)
-    assert ground.backend.read(f"{ground.top}/leaf").own_pages
+    leaf = ground.make(f"{ground.top}/leaf", control=False)
+    assert not ground.backend.read(f"{ground.top}/leaf").own_pages  # nobody lives there
+    with neighbour(work_dir=ground.work_dir / "n", size=MIB, cgroup=leaf):
+        assert ground.backend.read(f"{ground.top}/leaf").own_pages
     assert not ground.backend.read(ground.parent).own_pages
+
+
+def test_an_emptied_slice_without_the_controller_is_reclaimed(ground: Ground) -> None:
+    """systemd takes the memory controller away from user.slice when the last user's slice goes."""
+    with dying(ground):
+        (ground.directory(ground.parent) / "cgroup.subtree_control").write_text("-memory")
+        ground.reclaim_all(ground.parent)
+        assert ground.dying(ground.parent) == 0
+
+
+def test_processes_without_the_controller_mean_no_shield(ground: Ground) -> None:
+    with dying(ground, 50):
+        residue = ground.backend.read(ground.parent).residue
+        (ground.directory(ground.parent) / "cgroup.subtree_control").write_text("-memory")
+        with live(ground, "n", MIB):
+            assert ground.backend.read(ground.parent).own_pages
+            plan = Reclaim(
+                max_bytes=MIB, keep_mapped=False, window_usec=1_000, write_usec=1_000, reason="test"
+            )
+            with pytest.raises(Unsupported):
+                ground.backend.reclaim(residue, plan, lambda: False)
+            assert ground.dying(ground.parent) == 50
 
 
 def test_an_ending_cgroup_gives_its_clean_cache_before_the_rmdir(ground: Ground) -> None:
@@ -319,20 +343,3 @@ def test_a_stop_between_two_writes(ground: Ground) -> None:
         assert window.writes == 1
         assert ground.memory_min(f"{ground.parent}/n") == 0
         ground.reclaim_all(ground.parent)
-
-
-def test_patterns_of_the_lab(ground: Ground) -> None:
-    """Nested ones leave their parents dying too; all go once what pins them does."""
-    with leaked(
-        root=ground.directory(ground.top),
-        parent=ground.directory(ground.parent),
-        work_dir=ground.work_dir / "leak",
-        count=50,
-        bytes_each=8 << 10,
-        pattern=Pattern.WRITTEN,
-        depth=3,
-    ):
-        os.sync()
-        ground.settle()
-        ground.reclaim_all(ground.parent)
-        assert ground.dying(ground.parent) <= 10 * 3
