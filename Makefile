@@ -67,13 +67,14 @@ lint: setup .venv/linters
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-# A copy, so that nothing is built inside the checkout; `tar` because a checkout need not be git's.
+# A copy, so that nothing is built inside the checkout; `tar` because a checkout need not be git's;
+# a PATH of its own, because the build calls `python3.11`, which must be Debian's.
 deb: setup
 	rm -rf build/deb
 	mkdir -p build/deb/logindguard dist
 	tar -cf - --exclude-vcs --exclude=./build --exclude=./dist --exclude=./.venv --exclude='.*_cache' \
 	  --exclude=__pycache__ --exclude='*.egg-info' . | tar -xf - -C build/deb/logindguard
-	cd build/deb/logindguard && dpkg-buildpackage -us -uc -b
+	cd build/deb/logindguard && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b
 	mv build/deb/*.deb build/deb/*.changes build/deb/*.buildinfo dist/
 	rm -rf build/deb
 

@@ -458,3 +458,13 @@ def test_the_parser_is_not_loaded_for_nothing(tmp_path: Path) -> None:
         "load(Path(sys.argv[1]), None); sys.exit('yaml' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, settings], check=True)
+
+
+def test_the_sample_shows_each_setting_with_its_default(file: Path) -> None:
+    sample = (Path(__file__).parents[2] / "units" / "config.yaml").read_text()
+    assert read(file, sample) == Config()
+    shown = re.sub(r"^#(?=[a-z_]+:|  +[a-z_]+:|  +- )", "", sample, flags=re.MULTILINE)
+    file.write_text(shown)
+    loaded = load(file, None)
+    assert loaded.config == Config()
+    assert [key for key, origin in loaded.origins.items() if origin == "default"] == []
