@@ -13,7 +13,7 @@ from dbus_next import Message
 
 from logindguard.signals.bus import BusError, BusTimeout, SystemBus
 
-from .conftest import Daemon, Lag
+from .conftest import Daemon, Lag, not_reading
 from .fakes import FakeLogin1, Peer, until
 
 MANAGER = "org.freedesktop.login1.Manager"
@@ -280,10 +280,13 @@ async def test_a_path_namespace(bus: SystemBus, login1: FakeLogin1) -> None:
 
 async def test_a_flood_leaves_the_loop_alive(bus: SystemBus, login1: FakeLogin1, worst_lag: Lag) -> None:
     heard = await listen(bus)
-    for number in range(10_000):
-        login1.session_removed(str(number))
-        if number % 100 == 0:
-            await login1.flush()  # dbus-next alone hangs up when its socket is full
+    with not_reading(bus):
+        for number in range(10_000):
+            login1.session_removed(str(number))
+            if number % 100 == 0:
+                await login1.flush()  # dbus-next alone hangs up when its socket is full
+        await login1.flush()
+    worst_lag.cpu_sec = 0.0
     await until(lambda: len(heard) == 10_000, 30)
     assert [int(body[0]) for _, body in heard] == list(range(10_000))
     assert worst_lag.cpu_sec < 0.2

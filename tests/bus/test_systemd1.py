@@ -10,7 +10,7 @@ import pytest
 from logindguard.signals.bus import BusError, SystemBus
 from logindguard.signals.systemd1 import Systemd1
 
-from .conftest import Daemon, Lag
+from .conftest import Daemon, Lag, not_reading
 from .fakes import FakeSystemd1, Peer, Tree, until
 
 SCOPE = "/user.slice/user-1000.slice/session-3.scope"
@@ -177,11 +177,13 @@ async def test_ten_thousand_ends_at_once(
     for number in range(10_000):
         tree.mkdir(f"{slice_}/session-{number}.scope")
     tree.directories.clear()
+    with not_reading(bus):
+        for number in range(10_000):
+            systemd1.unit_removed(f"session-{number}.scope")
+            if number % 100 == 0:
+                await systemd1.flush()
+        await systemd1.flush()
     worst_lag.cpu_sec = 0.0
-    for number in range(10_000):
-        systemd1.unit_removed(f"session-{number}.scope")
-        if number % 100 == 0:
-            await systemd1.flush()
     await until(lambda: len(tree.told) == 10_000, 30)
     await settle(bus, systemd1, source)
     assert len({teardown.inode for teardown in tree.told}) == 10_000
