@@ -34,7 +34,7 @@ class TeardownSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReclaimSettings:
-    keep_mapped_above_bytes: int = 1 * MIB  # a larger mapped share of a residue is kept
+    keep_mapped_above_bytes: int = 8 * MIB  # a larger mapped share of a residue is kept
     write_usec: int = 4_000  # aim for the kernel time of one write
     window_usec: int = 250_000  # longest time that a shield stays up
     predicted_write_usec: int = 20_000  # above: only parents that nobody removes

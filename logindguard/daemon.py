@@ -61,14 +61,16 @@ class Daemon:
         self._idle = ThreadPoolExecutor(1, "idle", make_this_thread_idle)
         self._reclaimer = Reclaimer(backend, config, prompt=self._prompt, idle=self._idle)
         self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
+        self._registry = Registry(self._covers, self._guard.heard)
+        self._watch = CgroupWatch(backend.hierarchy.mount, config.roots, self._registry)
         self._sweep = Sweep(
             self._reclaimer,
             tell=self._tell,
             tell_paused=self._tell_paused,
             tell_forecast=self._journal.forecast,
             free=self._guard.free,
+            rescan=self._watch.rescan,
         )
-        self._registry = Registry(self._covers, self._guard.heard)
         self._freed_bytes = 0
 
     def _covers(self, unit: str) -> bool:
@@ -105,8 +107,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, None)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        watch = CgroupWatch(self._backend.hierarchy.mount, self._config.roots, self._registry)
-        await watch.start()
+        await self._watch.start()
         tasks = [
             _supervised(self._guard.run(), end),
             _supervised(self._sweep.run(), end),
@@ -122,7 +123,7 @@ class Daemon:
             self._notifier.stopping()
             self._guard.stop()
             self._sweep.stop()
-            watch.stop()
+            self._watch.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
-from .model import Decision, Phase, ReclaimRecord, Teardown, Way
+from .model import Decision, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
 
@@ -101,6 +102,10 @@ class Guard:
         for path in sorted(merged, key=lambda path: -path.count("/")):
             job = Job(way=Way.AFTER, path=path, teardowns=merged[path], should_stop=lambda: self._stopping)
             record, decision = await self._reclaimer.run(job)
+            while record.outcome is Outcome.GONE and job.path != "/":
+                live = await self._reclaimer.call(self._reclaimer.backend.nearest_live, job.path)
+                job = replace(job, path=live)  # what hung under it hangs there now
+                record, decision = await self._reclaimer.run(job)
             self._tell(record)
             self._leave(record, decision)
 

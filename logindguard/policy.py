@@ -15,10 +15,10 @@ from .model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait
 
 # What memory.stat cannot resolve: it lags by up to 64 pages a CPU, and its lines are not read at once.
 NOISE_BYTES = 128 << 10
-# Asked for beyond what was counted, for the same reason; a request that finds less just ends early.
-SLACK_BYTES = 1 << 20
-# Tries at the first pace: they span dirty expiry (30 s), the flusher's period (5 s), a journal commit (5 s).
-PATIENT_TRIES = 14
+# Tries at twice the first pace: they span dirty expiry (30 s), the flusher's period (5 s), journal commits.
+PATIENT_TRIES = 8
+# The part of the allowance for mapped pages that may go where the share as a whole is to be kept.
+MAPPED_LOSS_PART = 8
 # CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
 FORECAST_USEC_PER_DYING = 10
 
@@ -51,7 +51,8 @@ def decide(reading: Reading, config: Config) -> Decision:
     keep_mapped = residue.mapped_bytes > limits.keep_mapped_above_bytes
     clean_bytes = residue.clean_unmapped_bytes
     if keep_mapped and (
-        clean_bytes < 2 * NOISE_BYTES or reading.mapped_lost_bytes >= limits.keep_mapped_above_bytes
+        clean_bytes < 2 * NOISE_BYTES
+        or reading.mapped_lost_bytes * MAPPED_LOSS_PART >= limits.keep_mapped_above_bytes
     ):
         return Wait(reason=MAPPED_BY_OTHERS)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)
@@ -61,7 +62,7 @@ def decide(reading: Reading, config: Config) -> Decision:
             reason="what is left waits for writeback" if pending else "what is left holds no page cache"
         )
     return Reclaim(
-        max_bytes=takeable_bytes if keep_mapped else takeable_bytes + SLACK_BYTES,
+        max_bytes=takeable_bytes,  # and no more: the kernel looks long and hard for what is not there
         keep_mapped=keep_mapped,
         window_usec=limits.window_usec,
         write_usec=limits.write_usec,
@@ -128,7 +129,7 @@ def after_try(
     if outcome is Outcome.MAPPED_KEPT or isinstance(decision, Skip):
         return Patience(tries=PATIENT_TRIES, next_usec=now_usec + settings.retry_max_usec)
     tries = patience.tries + 1
-    backoff_usec = settings.retry_first_usec << min(max(0, tries - PATIENT_TRIES), 20)
+    backoff_usec = 2 * settings.retry_first_usec << min(max(0, tries - PATIENT_TRIES), 20)
     return Patience(tries=tries, next_usec=now_usec + min(backoff_usec, settings.retry_max_usec))
 
 

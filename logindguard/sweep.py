@@ -40,11 +40,13 @@ class Sweep:
         tell_paused: Callable[[str], None],
         tell_forecast: Callable[[int, int], None],
         free: asyncio.Event,
+        rescan: Callable[[], Awaitable[None]],
     ) -> None:
         self._reclaimer = reclaimer
         self._tell = tell
         self._tell_paused = tell_paused
         self._tell_forecast = tell_forecast
+        self._rescan = rescan  # of the cgroup tree, for teardowns that nothing told of
         self._free = free  # cleared while a teardown is served
         self._standing: dict[int, _Standing] = {}
         self._wake = asyncio.Event()
@@ -107,6 +109,7 @@ class Sweep:
 
     async def _pass(self) -> None:
         backend = self._reclaimer.backend
+        await self._rescan()
         self.dying = await self._reclaimer.call(backend.total_dying, idle=True)
         if self.dying == 0 or backend.mode is Mode.OBSERVE:
             self._standing.clear()

@@ -4,6 +4,10 @@ Hard facts (measured under TCG, 10,000 dying memcgs): one 4 KiB write took 94-45
 on 6.1, which walks the whole subtree in every write, and 4-28 ms on 6.12, which
 does not. So on kernels with full walks the number of dying memcgs bounds the
 time from below, and the size of the write only adds to it.
+
+A request for more than there is costs far more than one for less: the kernel
+tries 16 times at 13 priorities each before it answers EAGAIN (MAX_RECLAIM_RETRIES,
+DEF_PRIORITY). Such a write says nothing about the next one and is not learnt from.
 """
 
 from __future__ import annotations
@@ -14,26 +18,25 @@ from .cgroupfs import PAGE_BYTES
 
 MIN_WRITE_BYTES = 128 << 10  # vmscan works in batches of 32 pages, less saves nothing
 MAX_WRITE_BYTES = 16 << 20
+MANY_DYING = 100  # from here on the walk outweighs the rest of a write
 
 
 @dataclass(slots=True)
 class WriteCost:
     """Kernel time of writes, learnt from each one. All of it usec; EWMA of one eighth."""
 
-    per_write_usec: float = 200.0
     per_dying_usec: float = 1.0
     per_mib_usec: float = 400.0
 
     def learn(self, *, wrote_bytes: int, dying: int, took_usec: int) -> None:
-        if dying >= 100:
+        if dying >= MANY_DYING:
             self.per_dying_usec += (took_usec / dying - self.per_dying_usec) / 8
-        if wrote_bytes <= MIN_WRITE_BYTES:
-            self.per_write_usec += (took_usec - self.per_write_usec) / 8
-        else:
+        elif wrote_bytes >= MIN_WRITE_BYTES:
             self.per_mib_usec += (took_usec * (1 << 20) / wrote_bytes - self.per_mib_usec) / 8
 
-    def smallest_usec(self, *, dying: int, full_walks: bool) -> int:
-        return int(max(self.per_write_usec, self.per_dying_usec * dying if full_walks else 0))
+    def walk_usec(self, dying: int) -> int:
+        """What even the smallest write takes where every one walks the whole subtree."""
+        return int(self.per_dying_usec * dying) if dying >= MANY_DYING else 0
 
     def fitting_bytes(self, write_usec: int) -> int:
         """The write that should take about `write_usec`, page-aligned and within the bounds."""

@@ -119,9 +119,7 @@ class V2Backend:
             swap_on=host.swap_on,
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
-            predicted_write_usec=self.cost.smallest_usec(
-                dying=dying, full_walks=not self.features.partial_walks
-            ),
+            predicted_write_usec=0 if self.features.partial_walks else self.cost.walk_usec(dying),
             mapped_lost_bytes=self._mapped_lost_lately(residue.inode),
         )
 
@@ -140,7 +138,7 @@ class V2Backend:
             swap_on=host.swap_on,
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
-            predicted_write_usec=self.cost.smallest_usec(dying=0, full_walks=False),
+            predicted_write_usec=0,
         )
 
     def _mapped_lost_lately(self, inode: int) -> int:
@@ -202,10 +200,8 @@ class V2Backend:
                 shielded = len(shield)
                 size = min(self.cost.fitting_bytes(plan.write_usec), plan.max_bytes - asked_bytes)
                 if plan.keep_mapped:
-                    size = min(size, (plan.max_bytes - asked_bytes) // 4)
-                size = max(size, MIN_WRITE_BYTES)
-                took_usec, exhausted = self._write(target, size)
-                self.cost.learn(wrote_bytes=size, dying=dying, took_usec=took_usec)
+                    size = min(size, max(MIN_WRITE_BYTES, (plan.max_bytes - asked_bytes) // 4))
+                took_usec, exhausted = self._write(target, size, dying)
                 longest_usec = max(longest_usec, took_usec)
                 asked_bytes += size
                 writes += 1
@@ -253,11 +249,8 @@ class V2Backend:
                     if (time.monotonic() - started) * 1e6 >= plan.window_usec:
                         break
                     left_bytes = plan.max_bytes - asked_bytes
-                    size = max(
-                        MIN_WRITE_BYTES, min(self.cost.fitting_bytes(plan.write_usec), left_bytes // 4)
-                    )
-                    took_usec, exhausted = self._write(target, size)
-                    self.cost.learn(wrote_bytes=size, dying=0, took_usec=took_usec)
+                    size = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
+                    took_usec, exhausted = self._write(target, size, 0)
                     longest_usec = max(longest_usec, took_usec)
                     asked_bytes += size
                     writes += 1
@@ -280,7 +273,7 @@ class V2Backend:
             longest_write_usec=longest_usec,
         )
 
-    def _write(self, target: Cgroup, size_bytes: int) -> tuple[int, bool]:
+    def _write(self, target: Cgroup, size_bytes: int, dying: int) -> tuple[int, bool]:
         """Kernel time of the write, and whether the kernel found less than asked."""
         request = f"{size_bytes} swappiness=0" if self.features.swappiness_word else str(size_bytes)
         started = time.monotonic_ns()
@@ -291,7 +284,10 @@ class V2Backend:
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise
             exhausted = error.errno == errno.EAGAIN
-        return (time.monotonic_ns() - started) // 1000, exhausted
+        took_usec = (time.monotonic_ns() - started) // 1000
+        if not exhausted:
+            self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
+        return took_usec, exhausted
 
 
 def _verdict(

@@ -67,6 +67,10 @@ class Rig:
         return self.told
 
 
+async def no_rescan() -> None:
+    return
+
+
 @pytest.fixture
 def executors() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
     with ThreadPoolExecutor(1, "prompt") as prompt, ThreadPoolExecutor(1, "idle") as idle:
@@ -89,6 +93,7 @@ async def rig(executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor]) -> Async
         tell_paused=lambda reason: rig.paused.append(reason),
         tell_forecast=lambda dying, usec: rig.forecasts.append((dying, usec)),
         free=guard.free,
+        rescan=no_rescan,
     )
     rig = Rig(backend, reclaimer, guard, sweep)
     running = asyncio.create_task(guard.run())

@@ -79,16 +79,16 @@ def test_what_is_left_alone(case: Reading, kind: type, words: str) -> None:
 @pytest.mark.parametrize(
     ("case", "max_bytes", "keep_mapped"),
     [
-        (reading(), 41 * MIB, False),
-        (reading(memory_some_percent=None), 41 * MIB, False),
-        (reading(headroom_bytes=64 * MIB), 41 * MIB, False),
-        (reading(predicted_write_usec=50_000), 41 * MIB, False),
-        (reading(residue(mapped_bytes=MIB)), 41 * MIB, False),  # few: taken along
+        (reading(), 40 * MIB, False),
+        (reading(memory_some_percent=None), 40 * MIB, False),
+        (reading(headroom_bytes=64 * MIB), 40 * MIB, False),
+        (reading(predicted_write_usec=50_000), 40 * MIB, False),
+        (reading(residue(mapped_bytes=8 * MIB)), 40 * MIB, False),  # few: taken along
         (reading(residue(mapped_bytes=30 * MIB)), 10 * MIB, True),
-        (reading(residue(dirty_bytes=10 * MIB, writeback_bytes=5 * MIB)), 26 * MIB, False),
-        (reading(residue(shmem_bytes=MIB), swap_on=True, refuses_swap=True), 40 * MIB, False),
-        (reading(residue(shmem_bytes=MIB)), 40 * MIB, False),  # no swap, nowhere to go
-        (reading(residue(anon_bytes=64 << 10), swap_on=True), 41 * MIB, False),  # noise of two readings
+        (reading(residue(dirty_bytes=10 * MIB, writeback_bytes=5 * MIB)), 25 * MIB, False),
+        (reading(residue(shmem_bytes=MIB), swap_on=True, refuses_swap=True), 39 * MIB, False),
+        (reading(residue(shmem_bytes=MIB)), 39 * MIB, False),  # no swap, nowhere to go
+        (reading(residue(anon_bytes=64 << 10), swap_on=True), 40 * MIB, False),  # noise of two readings
     ],
 )
 def test_what_is_reclaimed(case: Reading, max_bytes: int, keep_mapped: bool) -> None:
@@ -122,7 +122,7 @@ def test_tries_span_the_kernels_clocks_then_back_off() -> None:
         patience = policy.after_try(patience, Outcome.SKIPPED, wait, settings, now)
         times.append(patience.next_usec - now)
         now = patience.next_usec
-    assert times[:PATIENT_TRIES] == [settings.retry_first_usec] * PATIENT_TRIES
+    assert times[:PATIENT_TRIES] == [2 * settings.retry_first_usec] * PATIENT_TRIES
     assert sum(times[:PATIENT_TRIES]) >= 60_000_000
     assert times[PATIENT_TRIES:] == sorted(times[PATIENT_TRIES:])
     assert times[-1] == settings.retry_max_usec
@@ -134,7 +134,7 @@ def test_tries_span_the_kernels_clocks_then_back_off() -> None:
         (Outcome.PARTIAL, Reclaim(max_bytes=1, keep_mapped=False, window_usec=1, write_usec=1, reason=""), 5),
         (Outcome.MAPPED_KEPT, Wait(reason=""), 300),
         (Outcome.SKIPPED, Skip(reason=""), 300),
-        (Outcome.FAILED, Wait(reason=""), 5),
+        (Outcome.FAILED, Wait(reason=""), 10),
     ],
 )
 def test_next_try(outcome: Outcome, decision: Decision, in_usec: int) -> None:
