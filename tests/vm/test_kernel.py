@@ -1,0 +1,36 @@
+"""The tests of the kernel seam, run inside the machine on its real cgroup v2."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+from tests.vm.image import CHECKOUT
+from tests.vm.machine import Machine
+
+WHERE = "/var/tmp/checkout"
+
+
+def put_checkout(machine: Machine) -> None:
+    """Code and tests as they are here, without the rig."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in ("logindguard", "tests", "pyproject.toml"):
+            tar.add(
+                CHECKOUT / name,
+                arcname=name,
+                filter=lambda info: None if info.name.endswith(("__pycache__", "tests/vm")) else info,
+            )
+    machine.run(f"rm -rf {WHERE} && mkdir {WHERE} && tar -xz -C {WHERE}", data=packed.getvalue())
+
+
+def test_the_kernel_seam_on_the_machines_own_kernel(bookworm: Machine) -> None:
+    put_checkout(bookworm)
+    run = (
+        f"cd {WHERE} && python3 -m pytest -q --tb=short -p no:cacheprovider"
+        " tests/kernel/v2 tests/kernel/test_shield.py"
+    )
+    result = bookworm.run(run, check=False, timeout_sec=540)
+    print(result.stdout)
+    assert result.status == 0, result.stdout
+    assert "skipped" not in result.stdout

@@ -1,0 +1,30 @@
+"""SIGKILL inside a shielded window, again and again: no memory.min stays changed."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.vm.machine import Machine
+from tests.vm.test_kernel import WHERE, put_checkout
+
+CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_window_is_put_back(bookworm: Machine) -> None:
+    put_checkout(bookworm)
+    # The machine's own guard sees the whole tree: it must not open windows on this ground as well.
+    bookworm.run("systemctl stop logindguard.service")
+    try:
+        result = bookworm.run(
+            f"python3 {WHERE}/tests/lab/kill_in_window.py --cycles {CYCLES}", check=False, timeout_sec=800
+        )
+    finally:
+        bookworm.run("systemctl start logindguard.service")
+    print(result.stdout)
+    told = json.loads(result.stdout)
+    assert told["wrong"] == []
+    assert told["proved"] >= CYCLES * 6 // 10
