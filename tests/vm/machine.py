@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tests.vm.accel import KVM, accelerator
 from tests.vm.image import RigError, image
@@ -172,11 +172,10 @@ class Machine:
         command = shlex.join(("journalctl", "--no-pager", "--output=short-monotonic", *arguments))
         return self.run(command, check=False).stdout
 
-    def journal_records(self, *arguments: str) -> list[dict[str, str]]:
-        """Journal entries with all their fields, oldest first."""
-        command = shlex.join(("journalctl", "--no-pager", "--output=json", *arguments))
-        records = (json.loads(line) for line in self.run(command).stdout.splitlines())
-        return [{key: value for key, value in each.items() if isinstance(value, str)} for each in records]
+    def journal_records(self, *arguments: str) -> list[dict[str, Any]]:
+        """Journal entries with all their fields, oldest first; a field sent twice is a list."""
+        command = shlex.join(("journalctl", "--no-pager", "--output=json", "--all", *arguments))
+        return [json.loads(line) for line in self.run(command).stdout.splitlines()]
 
     def console(self) -> str:
         """What the machine wrote to its serial console since it was first started."""

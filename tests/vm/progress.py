@@ -1,0 +1,46 @@
+"""Progress of a long program: one rewritten line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TextIO
+
+CLEAR_LINE = "\r\033[K"
+GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
+
+
+class Progress:
+    """Tells what goes on now, with the seconds since the start."""
+
+    def __init__(self, stream: TextIO = sys.stdout) -> None:
+        self._stream = stream
+        self._rewrites = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._colours = self._rewrites and not os.environ.get("NO_COLOR")
+        self._started = time.monotonic()
+
+    def step(self, text: str) -> None:
+        """A line that stays."""
+        self._clear()
+        print(f"[{self.seconds:3.0f} s] {text}", file=self._stream, flush=True)
+
+    def now(self, text: str) -> None:
+        """Between two steps: seen on a terminal only, until the next comes."""
+        if self._rewrites:
+            self._stream.write(f"{CLEAR_LINE}[{self.seconds:3.0f} s] … {text}")
+            self._stream.flush()
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        self._clear()
+        if self._colours:
+            text = f"{GREEN if good else RED}{text}{PLAIN}"
+        print(text, file=self._stream, flush=True)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _clear(self) -> None:
+        if self._rewrites:
+            self._stream.write(CLEAR_LINE)
