@@ -190,7 +190,9 @@ def _supervised(work: Coroutine[Any, Any, None], end: Callable[[Fatal | None], N
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="logindguardd", description="Releases the page cache that dying memory cgroups hold."
+        prog="logindguardd",
+        description="Releases the page cache that dying memory cgroups hold.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"logindguard {__version__}")
     parser.add_argument(
