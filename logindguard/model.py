@@ -137,6 +137,7 @@ class Wait:
     """Not now; the sweep comes back."""
 
     reason: str
+    keeps_mapped: bool = False  # because the rest is mapped by live processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

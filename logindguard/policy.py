@@ -22,8 +22,6 @@ MAPPED_LOSS_PART = 8
 # CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
 FORECAST_USEC_PER_DYING = 10
 
-MAPPED_BY_OTHERS = "what is left is mapped by live processes"
-
 
 def covers(unit: str, units: Units) -> bool:
     """Whether a unit's teardown is ours to care for; a deny wins over an allow."""
@@ -54,7 +52,7 @@ def decide(reading: Reading, config: Config) -> Decision:
         clean_bytes < 2 * NOISE_BYTES
         or reading.mapped_lost_bytes * MAPPED_LOSS_PART >= limits.keep_mapped_above_bytes
     ):
-        return Wait(reason=MAPPED_BY_OTHERS)
+        return Wait(reason="what is left is mapped by live processes", keeps_mapped=True)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)
     if takeable_bytes == 0:
         pending = residue.dirty_bytes + residue.writeback_bytes

@@ -213,6 +213,6 @@ def _verdict(account: _Account) -> tuple[Outcome, str]:
     reason = decision.reason if decision is not None else "not read"
     if account.last is not None and account.last.dying == 0 and account.first is not None:
         return Outcome.RELEASED, reason
-    if reason == policy.MAPPED_BY_OTHERS:
+    if isinstance(decision, Wait) and decision.keeps_mapped:
         return Outcome.MAPPED_KEPT, reason
     return (Outcome.PARTIAL if windows else Outcome.SKIPPED), reason

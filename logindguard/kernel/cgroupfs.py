@@ -236,7 +236,7 @@ class Hierarchy:
 
     def open(self, path: str) -> Cgroup:
         """Open by cgroup path. `path` comes from readings, never from a user; still no `..`."""
-        parts = path.strip("/").split("/") if path != "/" else []
+        parts = path[1:].split("/") if path != "/" else []
         if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"not a cgroup path: {path!r}")
         try:

@@ -4,8 +4,6 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
 
 - `memory.reclaim` on a live parent walks offline children too, so with every live
   child shielded it takes nothing but what dying memcgs hold.
-- EAGAIN says that less than asked was reclaimed; what was stays reclaimed. It is
-  an outcome, not an error. So is EINTR, with an unknown amount.
 - 6.1 walks the whole subtree in every write, so a small write does not bound the
   kernel time: it follows the number of dying memcgs, and is predicted from it.
 - A write holds up an rmdir of its target together with cgroup_mutex. So writes are
@@ -22,19 +20,19 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ..model import Mode, Outcome, Reading, Reclaim, Residue, Window
-from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelRefused, within
-from .cost import MIN_WRITE_BYTES, WriteCost
+from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, within
+from .cost import MIN_WRITE_BYTES
 from .features import Features
 from .idle import thread_cpu_usec
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, Shield
+from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
 FORGIVE_SEC = 3600.0
@@ -64,7 +62,7 @@ class V2Backend:
         self._proc = proc
         self._key = features.dying_key
         self._mapped_lost: dict[int, tuple[int, float]] = {}  # by inode: bytes, and when
-        self.cost = WriteCost()
+        self._writer = Writer(swappiness_word=features.swappiness_word)
 
     # Counting
 
@@ -119,7 +117,7 @@ class V2Backend:
             swap_on=host.swap_on,
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
-            predicted_write_usec=0 if self.features.partial_walks else self.cost.walk_usec(dying),
+            predicted_write_usec=0 if self.features.partial_walks else self._writer.cost.walk_usec(dying),
             mapped_lost_bytes=self._mapped_lost_lately(residue.inode),
         )
 
@@ -169,47 +167,47 @@ class V2Backend:
     # Reclaiming
 
     def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        with self._open(residue) as target, self._ledger.locked():
+            return self._window(target, plan, should_stop)
+
+    def _open(self, residue: Residue) -> Cgroup:
+        """The very cgroup that was read, by its inode."""
         if not any(within(residue.path, root) for root in self._roots):
             raise ValueError(f"{residue.path} is outside the configured roots")
-        with self.hierarchy.open(residue.path) as target:
-            if target.inode != residue.inode:
-                raise CgroupGone(residue.path)
-            with self._ledger.locked():
-                return self._window(target, plan, should_stop)
+        target = self.hierarchy.open(residue.path)
+        if target.inode != residue.inode:
+            target.close()
+            raise CgroupGone(residue.path)
+        return target
 
     def _window(self, target: Cgroup, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
         dying = dying_directly(target, self._key)
         before = Family.read(target)
         first = before.residue(target.path, target.inode, dying)
-        shield = Shield(
-            self._ledger,
-            target,
-            recursiveprot=self.features.recursiveprot,
-            margin_bytes=SHIELD_MARGIN_BYTES,
-        )
-        asked_bytes = writes = longest_usec = 0
-        mapped_lost = exhausted = False
-        shielded = 0
-        with shield:
-            while asked_bytes < plan.max_bytes and not exhausted and not mapped_lost:
-                late = (time.monotonic() - started) * 1e6 >= plan.window_usec
-                if writes and (late or should_stop()):
-                    break
-                shield.raise_()
-                shielded = len(shield)
-                size = min(self.cost.fitting_bytes(plan.write_usec), plan.max_bytes - asked_bytes)
-                if plan.keep_mapped:
-                    size = min(size, max(MIN_WRITE_BYTES, (plan.max_bytes - asked_bytes) // 4))
-                took_usec, exhausted = self._write(target, size, dying)
-                longest_usec = max(longest_usec, took_usec)
-                asked_bytes += size
-                writes += 1
-                if target.dying(self._key) == 0:
-                    break
-                if plan.keep_mapped:
-                    now = Family.read(target).residue(target.path, target.inode, dying)
-                    mapped_lost = now.mapped_bytes < first.mapped_bytes - MIN_WRITE_BYTES
+        mapped_goes = False
+
+        def enough() -> bool:
+            nonlocal mapped_goes
+            if plan.keep_mapped:
+                now = Family.read(target).residue(target.path, target.inode, dying)
+                mapped_goes = now.mapped_bytes < first.mapped_bytes - MIN_WRITE_BYTES
+            return mapped_goes or target.dying(self._key) == 0
+
+        tally = Tally()
+        with Shield(
+            self._ledger, target, recursiveprot=self.features.recursiveprot, margin_bytes=SHIELD_MARGIN_BYTES
+        ) as shield:
+            self._writer.run(
+                target,
+                plan,
+                tally,
+                dying=dying,
+                before=shield.raise_,
+                enough=enough,
+                should_stop=should_stop,
+            )
+            shielded = len(shield)
         after = Family.read(target)
         left = after.residue(target.path, target.inode, dying_directly(target, self._key))
         if plan.keep_mapped:
@@ -217,7 +215,7 @@ class V2Backend:
         stolen_pages = after.stolen_since(before)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
-        outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_lost=mapped_lost)
+        outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
         return Window(
             outcome=outcome,
             reason=reason,
@@ -225,39 +223,30 @@ class V2Backend:
             after=left,
             freed_bytes=freed_bytes,
             stolen_pages=stolen_pages,
-            writes=writes,
+            writes=tally.writes,
             shielded=shielded,
             cpu_usec=thread_cpu_usec() - cpu_usec,
             wall_usec=int((time.monotonic() - started) * 1e6),
-            longest_write_usec=longest_usec,
+            longest_write_usec=tally.longest_usec,
         )
 
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
-        """Like `reclaim`, on a cgroup that is being stopped: no shield, it is all its own."""
-        if not any(within(residue.path, root) for root in self._roots):
-            raise ValueError(f"{residue.path} is outside the configured roots")
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
-        asked_bytes = writes = longest_usec = 0
-        exhausted = False
-        with self.hierarchy.open(residue.path) as target:
-            if target.inode != residue.inode:
-                raise CgroupGone(residue.path)
+        tally = Tally()
+        freed_bytes = 0
+        with self._open(residue) as target:
             pgsteal = target.memory_stat().pgsteal
-            freed_bytes = 0
+
+            def enough() -> bool:
+                nonlocal freed_bytes
+                stat = target.memory_stat()
+                freed_bytes = (stat.pgsteal - pgsteal) * PAGE_BYTES
+                return stat.file_mapped < residue.mapped_bytes - MIN_WRITE_BYTES
+
             try:
-                while asked_bytes < plan.max_bytes and not exhausted and not should_stop():
-                    if (time.monotonic() - started) * 1e6 >= plan.window_usec:
-                        break
-                    left_bytes = plan.max_bytes - asked_bytes
-                    size = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
-                    took_usec, exhausted = self._write(target, size, 0)
-                    longest_usec = max(longest_usec, took_usec)
-                    asked_bytes += size
-                    writes += 1
-                    stat = target.memory_stat()
-                    freed_bytes = (stat.pgsteal - pgsteal) * PAGE_BYTES
-                    if stat.file_mapped < residue.mapped_bytes - MIN_WRITE_BYTES:
-                        break
+                self._writer.run(
+                    target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
+                )
                 outcome, reason = Outcome.PARTIAL, "what its processes still map or write was left"
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"
@@ -267,35 +256,23 @@ class V2Backend:
             before=residue,
             after=residue,
             freed_bytes=freed_bytes,
-            writes=writes,
+            writes=tally.writes,
             cpu_usec=thread_cpu_usec() - cpu_usec,
             wall_usec=int((time.monotonic() - started) * 1e6),
-            longest_write_usec=longest_usec,
+            longest_write_usec=tally.longest_usec,
         )
 
-    def _write(self, target: Cgroup, size_bytes: int, dying: int) -> tuple[int, bool]:
-        """Kernel time of the write, and whether the kernel found less than asked."""
-        request = f"{size_bytes} swappiness=0" if self.features.swappiness_word else str(size_bytes)
-        started = time.monotonic_ns()
-        exhausted = False
-        try:
-            target.write("memory.reclaim", request)
-        except KernelRefused as error:
-            if error.errno not in (errno.EAGAIN, errno.EINTR):
-                raise
-            exhausted = error.errno == errno.EAGAIN
-        took_usec = (time.monotonic_ns() - started) // 1000
-        if not exhausted:
-            self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
-        return took_usec, exhausted
+
+def _nothing() -> None:
+    """An ending cgroup has no sibling in reach of the write: there is nothing to cover."""
 
 
 def _verdict(
-    before: Residue, after: Residue, freed_bytes: int, plan: Reclaim, *, mapped_lost: bool
+    before: Residue, after: Residue, freed_bytes: int, plan: Reclaim, *, mapped_goes: bool
 ) -> tuple[Outcome, str]:
     if after.dying == 0:
         return Outcome.RELEASED, "nothing dying is left here"
-    if mapped_lost or (plan.keep_mapped and after.clean_unmapped_bytes < MIN_WRITE_BYTES):
+    if mapped_goes or (plan.keep_mapped and after.clean_unmapped_bytes < MIN_WRITE_BYTES):
         return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
     if after.dirty_bytes + after.writeback_bytes > 0:
         why = "the rest waits for writeback"

@@ -1,0 +1,81 @@
+"""Writes to memory.reclaim, in pieces that each keep the kernel about as long as wanted.
+
+Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
+
+- EAGAIN says that less than asked was reclaimed; what was stays reclaimed. It is
+  an outcome, not an error. So is EINTR, with an unknown amount.
+- A write holds up an rmdir of its target together with cgroup_mutex. Hence pieces.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..model import Reclaim
+from .cgroupfs import Cgroup, KernelRefused
+from .cost import MIN_WRITE_BYTES, WriteCost
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the writes of one window come to; kept up to date, so an exception loses nothing."""
+
+    asked_bytes: int = 0
+    writes: int = 0
+    longest_usec: int = 0
+
+
+class Writer:
+    def __init__(self, *, swappiness_word: bool) -> None:
+        self._swappiness_word = swappiness_word
+        self.cost = WriteCost()
+
+    def run(
+        self,
+        target: Cgroup,
+        plan: Reclaim,
+        tally: Tally,
+        *,
+        dying: int,
+        before: Callable[[], None],
+        enough: Callable[[], bool],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Write until the plan's bytes or time are used up, the kernel has no more, or `enough` says so.
+
+        `before` runs before each write. At least one is made. Raises CgroupGone and KernelRefused.
+        """
+        deadline = time.monotonic() + plan.window_usec / 1e6
+        exhausted = False
+        while tally.asked_bytes < plan.max_bytes and not exhausted:
+            if tally.writes and (time.monotonic() >= deadline or should_stop()):
+                return
+            before()
+            left_bytes = plan.max_bytes - tally.asked_bytes
+            size_bytes = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
+            if plan.keep_mapped:  # small steps, to see in time that mapped pages begin to go
+                size_bytes = min(size_bytes, max(MIN_WRITE_BYTES, left_bytes // 4))
+            took_usec, exhausted = self._write(target, size_bytes)
+            if not exhausted:
+                self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
+            tally.asked_bytes += size_bytes
+            tally.writes += 1
+            tally.longest_usec = max(tally.longest_usec, took_usec)
+            if enough():
+                return
+
+    def _write(self, target: Cgroup, size_bytes: int) -> tuple[int, bool]:
+        """Kernel time of the write, and whether the kernel found less than asked."""
+        request = f"{size_bytes} swappiness=0" if self._swappiness_word else str(size_bytes)
+        exhausted = False
+        started = time.monotonic_ns()
+        try:
+            target.write("memory.reclaim", request)
+        except KernelRefused as error:
+            if error.errno not in (errno.EAGAIN, errno.EINTR):
+                raise
+            exhausted = error.errno == errno.EAGAIN
+        return (time.monotonic_ns() - started) // 1000, exhausted
