@@ -38,6 +38,14 @@ USER_SLICE = "/user.slice"
 UNIT = "logindguard.service"
 
 
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM; like KeyboardInterrupt nothing on the way may take it for an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What one side left behind, and what the guard told of it (None without the guard)."""
@@ -58,7 +66,8 @@ def main() -> int:
     parser.add_argument("--logins", type=int, default=LOGINS, help=f"on each side (default: {LOGINS})")
     logins = parser.parse_args().logins
     progress = Progress()
-    signal.signal(signal.SIGTERM, _end)  # an exception: the machine's directory is removed then
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # an exception, so that the machine is cleaned up
     try:
         package = deb(told=progress.step)
         with Machine(BOOKWORM, told=progress.step) as machine:
@@ -71,9 +80,9 @@ def main() -> int:
     except (RigError, CommandError, TimeoutError, ConnectionError) as error:
         progress.verdict(f"The demo could not run to its end: {error}", good=False)
         return 1
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         progress.verdict("Interrupted.", good=False)
-        return 130
+        return 128 + interrupted.number
     for failure in failures:
         progress.verdict(failure, good=False)
     if not failures:
@@ -251,7 +260,10 @@ def seconds(usec: float | None) -> str:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+    # timeout(1) sends it twice, people press it twice: the clean-up must not be cut short.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A booted machine: QEMU, its console, and ssh into it; gone without a trace at the end."""
+"""A booted machine: QEMU, its console, and ssh into it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Machine:
     """One system under QEMU, as a context manager.
 
     Disk and swap are overlays that QEMU unlinks as it opens them, the only port is a loopback one
-    that QEMU picks, and setpriv(1) has the kernel kill QEMU with the thread that started it: nothing
-    survives this process. The guest reaches nothing (`restrict=on`).
+    that QEMU picks, and setpriv(1) has the kernel kill QEMU with the thread that started it: it never
+    outlives this process. The guest reaches nothing (`restrict=on`).
     """
 
     def __init__(self, system: System, *, told: Callable[[str], None] = lambda text: None) -> None:
@@ -188,7 +188,7 @@ class Machine:
         """The ends of journal and console, for a test that failed."""
         try:
             journal = self.journal(f"--lines={TAIL_LINES}")
-        except (CommandError, ConnectionError) as error:
+        except CommandError as error:
             journal = f"(the machine does not answer: {error})"
         return f"--- journal ---\n{journal}\n--- console ---\n{_tail(self.console())}"
 

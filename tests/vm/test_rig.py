@@ -128,6 +128,12 @@ def test_reset_is_a_power_cut(bare_bookworm: Machine) -> None:
     assert bare_bookworm.run("test -e /run/lost", check=False).status == 1
 
 
+def test_the_package_runs_where_it_is_installed(bookworm: Machine) -> None:
+    assert bookworm.run("systemctl is-active logindguard.service").stdout.strip() == "active"
+    assert bookworm.run("systemctl is-enabled logindguard.service").stdout.strip() == "enabled"
+    assert bookworm.journal_records("--unit=logindguard.service")
+
+
 STARTS = """
 import subprocess, sys, time
 from tests.vm.machine import Machine
