@@ -118,6 +118,7 @@ class Reading:
     refuses_swap: bool  # memory.reclaim takes swappiness=0
     memory_some_percent: float | None  # PSI, None where the kernel does not measure it
     predicted_write_usec: int  # kernel time of the smallest write
+    read_usec: int = 0  # CPU time that this reading took: memory.stat of a sick host takes up to a second
     mapped_lost_bytes: int = 0  # mapped share that went with earlier windows here, forgiven little by little
 
 

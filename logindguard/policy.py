@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from .config import Config, PressureSettings, SweepSettings, Units
-from .model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait
+from .model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait, Way
 
 # What memory.stat cannot resolve: it lags by up to 64 pages a CPU, and its lines are not read at once.
 NOISE_BYTES = 128 << 10
@@ -22,6 +22,10 @@ MAPPED_LOSS_PART = 8
 # CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
 FORECAST_USEC_PER_DYING = 10
 
+# A window reads memory.stat of a target and its children several times over; where once takes longer than
+# this, only the sweep does it, which rests in between.
+READ_BUDGET_USEC = 250_000
+
 
 def covers(unit: str, units: Units) -> bool:
     """Whether a unit's teardown is ours to care for; a deny wins over an allow."""
@@ -30,7 +34,7 @@ def covers(unit: str, units: Units) -> bool:
     )
 
 
-def decide(reading: Reading, config: Config) -> Decision:
+def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     """What to do about the residue under one live parent."""
     residue, limits = reading.residue, config.reclaim
     if residue.dying == 0:
@@ -41,6 +45,10 @@ def decide(reading: Reading, config: Config) -> Decision:
         return hold
     if harm := swap_harm(reading):
         return harm
+    if way is not Way.SWEEP and reading.read_usec > READ_BUDGET_USEC:
+        return Wait(
+            reason=f"reading memory.stat takes {reading.read_usec // 1000} ms here: left to the sweep"
+        )
     if reading.predicted_write_usec > limits.predicted_write_usec and not reading.permanent:
         return Skip(
             reason=f"one write is predicted to take {reading.predicted_write_usec} us, "

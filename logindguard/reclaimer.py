@@ -123,7 +123,7 @@ class Reclaimer:
             reading = await self._booked(account, job, self.backend.read, job.path)
             account.first = account.first or reading
             account.last = reading.residue
-            account.decision = decision = policy.decide(reading, self.config)
+            account.decision = decision = policy.decide(reading, self.config, job.way)
             if (
                 account.windows
                 and not isinstance(decision, Reclaim)

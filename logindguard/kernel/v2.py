@@ -92,6 +92,7 @@ class V2Backend:
         return self.hierarchy.nearest_live(path)
 
     def read(self, path: str) -> Reading:
+        started_usec = thread_cpu_usec()
         host = read_host_memory(self._proc)
         with self.hierarchy.open(path) as cgroup:
             dying = dying_directly(cgroup, self._key)
@@ -118,6 +119,7 @@ class V2Backend:
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=0 if self.features.partial_walks else self._writer.cost.walk_usec(dying),
+            read_usec=thread_cpu_usec() - started_usec,
             mapped_lost_bytes=self._mapped_lost_lately(residue.inode),
         )
 

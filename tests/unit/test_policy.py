@@ -6,7 +6,7 @@ import pytest
 
 from logindguard import policy
 from logindguard.config import Config, PressureSettings, SweepSettings, Units
-from logindguard.model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait
+from logindguard.model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait, Way
 from logindguard.policy import PATIENT_TRIES, Patience
 
 MIB = 1 << 20
@@ -74,6 +74,14 @@ def test_what_is_left_alone(case: Reading, kind: type, words: str) -> None:
     decision = policy.decide(case, CONFIG)
     assert isinstance(decision, kind)
     assert words in decision.reason
+
+
+def test_a_slow_memory_stat_is_left_to_the_sweep() -> None:
+    slow = reading(read_usec=800_000)
+    decision = policy.decide(slow, CONFIG, Way.AFTER)
+    assert isinstance(decision, Wait)
+    assert decision.reason == "reading memory.stat takes 800 ms here: left to the sweep"
+    assert isinstance(policy.decide(slow, CONFIG, Way.SWEEP), Reclaim)
 
 
 @pytest.mark.parametrize(
