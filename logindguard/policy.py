@@ -17,8 +17,9 @@ from .model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait, Way
 NOISE_BYTES = 128 << 10
 # Tries at twice the first pace: they span dirty expiry (30 s), the flusher's period (5 s), journal commits.
 PATIENT_TRIES = 8
-# The part of the allowance for mapped pages that may go where the share as a whole is to be kept.
-MAPPED_LOSS_PART = 8
+# Where a mapped share is to be kept, some of it goes with every pass over the residue. So there must be
+# at least this part of it to gain, and no more than this part of the allowance may have gone lately.
+MAPPED_PART = 8
 # CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
 FORECAST_USEC_PER_DYING = 10
 
@@ -57,8 +58,8 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     keep_mapped = residue.mapped_bytes > limits.keep_mapped_above_bytes
     clean_bytes = residue.clean_unmapped_bytes
     if keep_mapped and (
-        clean_bytes < 2 * NOISE_BYTES
-        or reading.mapped_lost_bytes * MAPPED_LOSS_PART >= limits.keep_mapped_above_bytes
+        clean_bytes < residue.mapped_bytes // MAPPED_PART
+        or reading.mapped_lost_bytes >= limits.keep_mapped_above_bytes // MAPPED_PART
     ):
         return Wait(reason="what is left is mapped by live processes", keeps_mapped=True)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)
