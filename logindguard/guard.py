@@ -13,6 +13,7 @@ from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
 
 MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep
+SERVE_USEC = 2_000_000  # for one parent; what is left then is the sweep's, others wait too
 MAX_ENDING = 8  # stop jobs at once; beyond, the way after the rmdir is soon enough
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,13 @@ class Guard:
             live = await self._reclaimer.call(self._reclaimer.backend.nearest_live, path)
             merged[live] = merged.get(live, ()) + teardowns
         for path in sorted(merged, key=lambda path: -path.count("/")):
-            job = Job(way=Way.AFTER, path=path, teardowns=merged[path], should_stop=lambda: self._stopping)
+            job = Job(
+                way=Way.AFTER,
+                path=path,
+                teardowns=merged[path],
+                should_stop=lambda: self._stopping,
+                max_usec=SERVE_USEC,
+            )
             record, decision = await self._reclaimer.run(job)
             while record.outcome is Outcome.GONE and job.path != "/":
                 live = await self._reclaimer.call(self._reclaimer.backend.nearest_live, job.path)

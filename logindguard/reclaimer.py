@@ -41,7 +41,6 @@ T = TypeVar("T")
 # A memcg is freed by RCU and a kworker some milliseconds after its last page; busy machines take longer.
 RELEASE_POLL_SEC = 0.05
 RELEASE_POLLS = 6
-MAX_WINDOWS = 1000  # of one job; what is left then is the next sweep's
 
 
 def now_usec() -> int:
@@ -57,6 +56,7 @@ class Job:
     teardowns: tuple[Teardown, ...] = ()
     shape: Callable[[Reclaim], Reclaim] = lambda decision: decision
     should_stop: Callable[[], bool] = lambda: False
+    max_usec: int = 1 << 62  # begin no further window after so long
     rest: Callable[[int], Awaitable[None]] | None = None
 
 
@@ -93,7 +93,7 @@ class Reclaimer:
             begin = thread_cpu_usec()
             try:
                 answer: T | BaseException = function(*args)
-            except (KernelError, LedgerError) as error:
+            except (KernelError, LedgerError, OSError) as error:
                 answer = error
             return answer, thread_cpu_usec() - begin
 
@@ -110,7 +110,7 @@ class Reclaimer:
             await self._windows(account, job)
         except CgroupGone:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
-        except (KernelError, LedgerError) as error:
+        except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
         return self._record(account, job), account.decision or Skip(reason="not read")
 
@@ -134,7 +134,7 @@ class Reclaimer:
                 polls -= 1
                 await asyncio.sleep(RELEASE_POLL_SEC)
                 continue
-            if not isinstance(decision, Reclaim) or len(account.windows) >= MAX_WINDOWS:
+            if not isinstance(decision, Reclaim):
                 return
             window = await self._booked(
                 account, job, self.backend.reclaim, reading.residue, job.shape(decision), job.should_stop
@@ -146,7 +146,7 @@ class Reclaimer:
             if job.rest is not None:
                 await job.rest(account.cpu_usec - account.rested_cpu_usec)
                 account.rested_cpu_usec = account.cpu_usec
-            if job.should_stop():
+            if job.should_stop() or now_usec() - account.started_usec >= job.max_usec:
                 return
 
     async def run_ending(self, job: Job) -> ReclaimRecord:
@@ -166,7 +166,7 @@ class Reclaimer:
                 )
         except CgroupGone:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
-        except (KernelError, LedgerError) as error:
+        except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
         return self._record(account, job)
 

@@ -60,7 +60,7 @@ class Sweep:
 
     def leave(self, record: ReclaimRecord, decision: Decision) -> None:
         """Come back to what a teardown left behind; a new teardown makes an old residue worth a fresh try."""
-        if record.outcome in (Outcome.RELEASED, Outcome.GONE) or not record.target_inode:
+        if record.outcome in (Outcome.RELEASED, Outcome.GONE):
             self._standing.pop(record.target_inode, None)
             return
         self._stand(record, decision, Patience())
@@ -76,8 +76,9 @@ class Sweep:
             if now >= next_pass_usec:
                 await self._guarded(self._pass())
                 next_pass_usec = now_usec() + self._reclaimer.config.sweep.interval_usec
-            for inode in [i for i, s in self._standing.items() if s.patience.next_usec <= now]:
-                await self._guarded(self._try(self._standing[inode].path, inode))
+            for inode, standing in list(self._standing.items()):
+                if standing.patience.next_usec <= now:
+                    await self._guarded(self._try(standing.path, inode))
             settings = self._reclaimer.config.sweep
             due_usec = min(
                 (standing.patience.next_usec for standing in self._standing.values()), default=next_pass_usec
@@ -124,33 +125,39 @@ class Sweep:
 
     async def _try(self, path: str, inode: int) -> None:
         await self._room()
+        old = self._standing.pop(inode, None)  # whatever comes now, it is not due again at once
+        rested_usec = 0
+
+        async def rest(cpu_usec: int) -> None:
+            nonlocal rested_usec
+            rested_usec += cpu_usec
+            await self._rest(cpu_usec)
+
         job = Job(
             way=Way.SWEEP,
             path=path,
             shape=lambda decision: policy.for_sweep(decision, self._share_percent()),
             should_stop=lambda: self._stopping or not self._free.is_set(),
-            rest=self._rest,
+            rest=rest,
         )
         record, decision = await self._reclaimer.run(job)
-        standing = self._standing.get(inode)
-        if record.outcome in (Outcome.RELEASED, Outcome.GONE):
-            self._standing.pop(inode, None)
-        else:
-            self._stand(record, decision, standing.patience if standing else Patience())
-        if record.freed_bytes or record.dying_after < record.dying_before:
+        if record.outcome not in (Outcome.RELEASED, Outcome.GONE):
+            self._stand(record, decision, old.patience if old else Patience())
+        if record.freed_bytes or record.dying_after < record.dying_before or record.outcome is Outcome.FAILED:
             self._tell(record)
-        elif (current := self._standing.get(inode)) is not None and current.told != record.reason:
-            current.told = record.reason
+        elif old is None or old.told != record.reason:
             log.debug("%s: %d dying memcgs stay: %s.", path, record.dying_after, record.reason)
-        await self._rest(record.cpu_usec)
+        await self._rest(record.cpu_usec - rested_usec)
 
     def _stand(self, record: ReclaimRecord, decision: Decision, patience: Patience) -> None:
-        old = self._standing.get(record.target_inode)
-        self._standing[record.target_inode] = _Standing(
-            record.target,
-            policy.after_try(patience, record.outcome, decision, self._reclaimer.config.sweep, now_usec()),
-            old.told if old else "",
-        )
+        if record.target_inode:  # else it could not even be read: the next pass finds it again
+            self._standing[record.target_inode] = _Standing(
+                record.target,
+                policy.after_try(
+                    patience, record.outcome, decision, self._reclaimer.config.sweep, now_usec()
+                ),
+                record.reason,
+            )
 
     def _share_percent(self) -> float:
         settings = self._reclaimer.config.sweep

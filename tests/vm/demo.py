@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -69,14 +70,16 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # an exception, so that the machine is cleaned up
     try:
-        package = deb(told=progress.step)
-        with Machine(BOOKWORM, told=progress.step) as machine:
-            progress.step(f"booted in {machine.boot_seconds:.0f} s")
-            without, guarded = both_sides(machine, package, progress, logins)
-            failures = shortcomings(logins, without, guarded)
-            print(f"\n{table(logins, without, guarded)}\n", flush=True)
-            if failures:
-                print(machine.journal("--unit", UNIT, "--lines=40"), file=sys.stderr)
+        # The package is built while the machine is, and needed only for the second side.
+        with ThreadPoolExecutor(1) as builder:
+            package = builder.submit(deb, told=progress.step)
+            with Machine(BOOKWORM, told=progress.step) as machine:
+                progress.step(f"booted in {machine.boot_seconds:.0f} s")
+                without, guarded = both_sides(machine, package, progress, logins)
+                failures = shortcomings(logins, without, guarded)
+                print(f"\n{table(logins, without, guarded)}\n", flush=True)
+                if failures:
+                    print(machine.journal("--unit", UNIT, "--lines=40"), file=sys.stderr)
     except (RigError, CommandError, TimeoutError, ConnectionError) as error:
         progress.verdict(f"The demo could not run to its end: {error}", good=False)
         return 1
@@ -94,14 +97,16 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def both_sides(machine: Machine, package: Path, progress: Progress, logins: int) -> tuple[Round, Round]:
+def both_sides(
+    machine: Machine, package: Future[Path], progress: Progress, logins: int
+) -> tuple[Round, Round]:
     try:
         prepare(machine, logins)
         without = play(machine, progress, logins=logins, guarded=False)
         machine.reset()  # both sides start alike: nothing dying, nothing in the page cache
-        machine.install_deb(package)
+        machine.install_deb(package.result())
         machine.run(f"systemctl is-active {UNIT}")
-        progress.step(f"booted again, installed {package.name}")
+        progress.step(f"booted again, installed {package.result().name}")
         return without, play(machine, progress, logins=logins, guarded=True)
     except (CommandError, ConnectionError):
         print(machine.report(), file=sys.stderr)
