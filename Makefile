@@ -47,14 +47,17 @@ setup:
 	apt="$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300"; \
 	$$apt update && $$apt install -y --no-install-recommends $$missing </dev/null
 
-# Root's caches must not stay behind in a checkout that belongs to somebody else.
+# What root makes must not get in the way of a checkout's owner: not in build/ and dist/, and no caches.
 test: setup need-root
+	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider $(PYTEST_ARGS)
 
 test-native: setup need-root
+	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -m 'not vm' $(PYTEST_ARGS)
 
 demo: setup need-root
+	@mkdir -p build dist
 	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.vm.demo
 
 .venv/linters: Makefile | setup
@@ -79,5 +82,5 @@ deb: setup
 	rm -rf build/deb
 
 clean:
-	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	$(ROOT) rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

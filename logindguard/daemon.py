@@ -107,7 +107,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, None)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        await self._watch.start()
+        try:
+            await self._watch.start()
+        except OSError as error:
+            raise Fatal(f"The cgroup tree cannot be watched: {error.strerror}.", os.EX_OSERR) from error
         tasks = [
             _supervised(self._guard.run(), end),
             _supervised(self._sweep.run(), end),
@@ -141,7 +144,10 @@ class Daemon:
         try:
             await login1.start()
             await systemd1.start()
+            log.info("logind and systemd tell of teardowns, and the cgroup tree.")
             await bus.wait_disconnected()
+        except BusError as error:
+            raise Fatal(f"The system bus does not answer: {error}.", os.EX_TEMPFAIL) from error
         finally:
             login1.stop()
             systemd1.stop()
@@ -170,6 +176,7 @@ class Daemon:
                 log.warning("A change of roots takes effect at the next start.")
             self._config = self._reclaimer.config = new
             logging.getLogger().setLevel(new.log_level.upper())
+            self._sweep.wake()
             log.info("Settings were read again.")
         self._notifier.ready()
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from .kernel.cgroupfs import CgroupGone, KernelError
 from .model import Decision, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
@@ -68,7 +69,9 @@ class Guard:
             due_usec = self._settler.next_usec(self._reclaimer.config.teardown)
             wait_sec = None if due_usec is None else max(0, due_usec - now_usec()) / 1e6
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_sec)
+                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
+                async with asyncio.timeout(wait_sec):
+                    await self._wake.wait()
             self._wake.clear()
             groups = self._settler.due(self._reclaimer.config.teardown, now_usec())
             if groups:
@@ -83,6 +86,8 @@ class Guard:
     def stop(self) -> None:
         """Let the window that is open end after its current write."""
         self._stopping = True
+        for task in self._ending:
+            task.cancel()
 
     def _note_busy(self) -> None:
         if self._reclaiming or self._ending:
@@ -93,13 +98,16 @@ class Guard:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
         self._note_busy()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("A reclaim before the removal failed.", exc_info=error)
 
     async def _serve(self, groups: list[tuple[str, tuple[Teardown, ...]]]) -> None:
         """Reclaim once for each parent that still lives; what hung under a gone one hangs higher up now."""
         merged: dict[str, tuple[Teardown, ...]] = {}
         for path, teardowns in groups:
-            live = await self._reclaimer.call(self._reclaimer.backend.nearest_live, path)
-            merged[live] = merged.get(live, ()) + teardowns
+            live = await self._nearest_live(path)
+            if live is not None:
+                merged[live] = merged.get(live, ()) + teardowns
         for path in sorted(merged, key=lambda path: -path.count("/")):
             job = Job(
                 way=Way.AFTER,
@@ -109,12 +117,27 @@ class Guard:
                 max_usec=SERVE_USEC,
             )
             record, decision = await self._reclaimer.run(job)
-            while record.outcome is Outcome.GONE and job.path != "/":
-                live = await self._reclaimer.call(self._reclaimer.backend.nearest_live, job.path)
+            while record.outcome is Outcome.GONE:
+                if record.writes:
+                    self._tell(replace(record, teardowns=()))
+                live = await self._nearest_live(path)
+                if live is None:
+                    break
                 job = replace(job, path=live)  # what hung under it hangs there now
                 record, decision = await self._reclaimer.run(job)
-            self._tell(record)
-            self._leave(record, decision)
+            else:
+                self._tell(record)
+                self._leave(record, decision)
+
+    async def _nearest_live(self, path: str) -> str | None:
+        """Where the residue of `path` hangs now; None where that is none of ours."""
+        try:
+            return await self._reclaimer.call(self._reclaimer.backend.nearest_live, path)
+        except CgroupGone:
+            return None
+        except KernelError as error:
+            log.warning("%s is left to the sweep: %s.", path, error)
+            return None
 
     async def _before(self, teardown: Teardown) -> None:
         job = Job(

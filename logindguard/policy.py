@@ -59,7 +59,7 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     clean_bytes = residue.clean_unmapped_bytes
     if keep_mapped and (
         clean_bytes < residue.mapped_bytes // MAPPED_PART
-        or reading.mapped_lost_bytes >= limits.keep_mapped_above_bytes // MAPPED_PART
+        or reading.mapped_lost_bytes > limits.keep_mapped_above_bytes // MAPPED_PART
     ):
         return Wait(reason="what is left is mapped by live processes", keeps_mapped=True)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)

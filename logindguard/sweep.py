@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from . import policy
 from .kernel.cgroupfs import KernelError
 from .kernel.pressure import memory_some_percent
-from .model import Decision, Mode, Outcome, ReclaimRecord, Way
+from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Way
 from .policy import Patience
 from .reclaimer import Job, Reclaimer, now_usec
 
 PRESSURE_POLL_SEC = 10.0
+JOB_USEC = 10_000_000  # on one parent at a time; others' retries wait
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Sweep:
         self._standing: dict[int, _Standing] = {}
         self._wake = asyncio.Event()
         self._stopping = False
-        self._ramp_until_usec: int | None = None
+        self._ramp_since_usec: int | None = None
         self.paused = ""  # the reason, empty while it goes on
         self.dying = 0  # as the last pass counted them
 
@@ -68,25 +69,33 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        settings = self._reclaimer.config.sweep
         await self._first_grace()
-        next_pass_usec = now_usec()
+        passed_usec: int | None = None
         while True:
-            now = now_usec()
-            if now >= next_pass_usec:
+            interval_usec = self._reclaimer.config.sweep.interval_usec
+            if passed_usec is None or now_usec() >= passed_usec + interval_usec:
                 await self._guarded(self._pass())
-                next_pass_usec = now_usec() + self._reclaimer.config.sweep.interval_usec
-            for inode, standing in list(self._standing.items()):
-                if standing.patience.next_usec <= now:
-                    await self._guarded(self._try(standing.path, inode))
-            settings = self._reclaimer.config.sweep
+                passed_usec = now_usec()
+            await self._retry_due()
             due_usec = min(
-                (standing.patience.next_usec for standing in self._standing.values()), default=next_pass_usec
+                (standing.patience.next_usec for standing in self._standing.values()),
+                default=passed_usec + interval_usec,
             )
-            due_usec = min(due_usec, next_pass_usec, now_usec() + settings.interval_usec)
+            wait_usec = min(due_usec, passed_usec + interval_usec) - now_usec()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, (due_usec - now_usec()) / 1e6))
+                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
+                async with asyncio.timeout(max(0, wait_usec) / 1e6):
+                    await self._wake.wait()
             self._wake.clear()
+
+    def wake(self) -> None:
+        """Look anew at when to do what, for settings that have changed."""
+        self._wake.set()
+
+    async def _retry_due(self) -> None:
+        for inode, standing in list(self._standing.items()):
+            if standing.patience.next_usec <= now_usec():
+                await self._guarded(self._try(standing.path, inode))
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """A kernel file that cannot be read ends this pass, not the sweep."""
@@ -106,22 +115,23 @@ class Sweep:
         if self._reclaimer.backend.mode is not Mode.OBSERVE and self.dying > settings.grace_dying:
             self._tell_forecast(self.dying, policy.forecast_usec(self.dying, settings.cpu_percent))
             await asyncio.sleep(settings.grace_usec / 1e6)
-            self._ramp_until_usec = now_usec() + settings.grace_usec
+            self._ramp_since_usec = now_usec()
 
     async def _pass(self) -> None:
         backend = self._reclaimer.backend
         await self._rescan()
+        known = set(self._standing)  # what is left meanwhile is newer than what this pass counts
         self.dying = await self._reclaimer.call(backend.total_dying, idle=True)
-        if self.dying == 0 or backend.mode is Mode.OBSERVE:
-            self._standing.clear()
-            return
-        residues = policy.deepest_first(await self._reclaimer.call(backend.residues, idle=True))
-        present = {residue.inode for residue in residues}
-        self._standing = {inode: s for inode, s in self._standing.items() if inode in present}
+        residues: list[Residue] = []
+        if self.dying and backend.mode is not Mode.OBSERVE:
+            residues = policy.deepest_first(await self._reclaimer.call(backend.residues, idle=True))
+        for inode in known - {residue.inode for residue in residues}:
+            self._standing.pop(inode, None)
         for residue in residues:
             standing = self._standing.get(residue.inode)
             if standing is None or standing.patience.next_usec <= now_usec():
-                await self._try(residue.path, residue.inode)
+                await self._guarded(self._try(residue.path, residue.inode))
+            await self._retry_due()
 
     async def _try(self, path: str, inode: int) -> None:
         await self._room()
@@ -138,6 +148,7 @@ class Sweep:
             path=path,
             shape=lambda decision: policy.for_sweep(decision, self._share_percent()),
             should_stop=lambda: self._stopping or not self._free.is_set(),
+            max_usec=JOB_USEC,
             rest=rest,
         )
         record, decision = await self._reclaimer.run(job)
@@ -161,9 +172,9 @@ class Sweep:
 
     def _share_percent(self) -> float:
         settings = self._reclaimer.config.sweep
-        if self._ramp_until_usec is None:
+        if self._ramp_since_usec is None:
             return settings.cpu_percent
-        since_usec = now_usec() - (self._ramp_until_usec - settings.grace_usec)
+        since_usec = now_usec() - self._ramp_since_usec
         return policy.ramp_percent(settings.cpu_percent, since_usec, settings.grace_usec)
 
     async def _rest(self, cpu_usec: int) -> None:

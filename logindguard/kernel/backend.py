@@ -30,7 +30,7 @@ class Backend(Protocol):
         """All that a decision about the residue under `path` needs. Raises CgroupGone."""
 
     def nearest_live(self, path: str) -> str:
-        """`path`, or its nearest ancestor that still exists."""
+        """`path`, or its nearest ancestor that still exists. Raises CgroupGone where that is not ours."""
 
     def read_ending(self, path: str) -> Reading:
         """The same of a cgroup itself while a stop job empties it."""

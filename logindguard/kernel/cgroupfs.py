@@ -28,7 +28,10 @@ from pathlib import Path
 from typing import Self
 
 PERMANENT = frozenset({"/user.slice", "/system.slice", "/machine.slice"})  # systemd.special(7)
+# Users nest cgroups as deep as they like below their own manager; what hangs deeper is left alone.
+MAX_DEPTH = 64
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 1 << 16  # more than any control file that is read here, in one system call
 
 
@@ -127,9 +130,7 @@ class Cgroup:
     def open_child(self, name: str) -> Cgroup:
         with self._errors(""):
             try:
-                fd = os.open(
-                    name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd
-                )
+                fd = os.open(name, _OPEN_DIRECTORY, dir_fd=self.fd)
             except FileNotFoundError as error:
                 raise CgroupGone(join(self.path, name)) from error
         return Cgroup(fd, join(self.path, name))
@@ -213,6 +214,9 @@ class Cgroup:
         """Whether a process lives in the subtree (cgroup.events)."""
         return self._keyed("cgroup.events").get("populated") != "0"
 
+    def controllers(self) -> frozenset[str]:
+        return frozenset(self.read("cgroup.controllers").split())
+
     def controllers_below(self) -> frozenset[str]:
         return frozenset(self.read("cgroup.subtree_control").split())
 
@@ -240,12 +244,14 @@ class Hierarchy:
         if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"not a cgroup path: {path!r}")
         try:
-            fd = os.open(
-                self.mount.joinpath(*parts), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            )
+            fd = os.open(self.mount.joinpath(*parts), _OPEN_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CgroupGone(path) from error
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG and parts:  # longer than PATH_MAX: level by level
+                parent, _, name = path.rpartition("/")
+                with self.open(parent or "/") as above:
+                    return above.open_child(name)
             raise KernelRefused(path, "", error) from error
         return Cgroup(fd, path)
 
@@ -258,9 +264,13 @@ class Hierarchy:
             return None
 
     def nearest_live(self, path: str) -> str:
-        """`path`, or the nearest ancestor that still exists."""
-        while path != "/" and self.inode_of(path) is None:
-            path = path.rpartition("/")[0] or "/"
+        """`path`, or the nearest ancestor that still exists. KernelRefused where that cannot be told."""
+        while path != "/":
+            try:
+                self.open(path).close()
+                break
+            except CgroupGone:
+                path = path.rpartition("/")[0] or "/"
         return path
 
 

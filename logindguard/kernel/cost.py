@@ -30,7 +30,8 @@ class WriteCost:
 
     def learn(self, *, wrote_bytes: int, dying: int, took_usec: int) -> None:
         if dying >= MANY_DYING:
-            self.per_dying_usec += (took_usec / dying - self.per_dying_usec) / 8
+            walk_usec = max(0.0, took_usec - self.per_mib_usec * wrote_bytes / (1 << 20))
+            self.per_dying_usec += (walk_usec / dying - self.per_dying_usec) / 8
         elif wrote_bytes >= MIN_WRITE_BYTES:
             self.per_mib_usec += (took_usec * (1 << 20) / wrote_bytes - self.per_mib_usec) / 8
 

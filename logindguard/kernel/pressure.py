@@ -6,7 +6,7 @@ Hard facts:
   10 s in which at least one task waited for memory, in percent. With
   psi_disabled the file is there and reading it gives EOPNOTSUPP.
 - `MemAvailable` estimates what can be had without swapping; it counts page
-  cache that a shield would hold back, so a shield asks for room beyond it.
+  cache that a shield would hold back, which has to be taken off it.
 - Swap counts as on while SwapTotal is not 0, full or not: a full one drains.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
+    free_bytes: int
     available_bytes: int
     swap_on: bool
     memory_some_percent: float | None  # None: this kernel does not measure pressure
@@ -28,10 +29,13 @@ def read_host_memory(proc: Path = Path("/proc")) -> HostMemory:
     fields: dict[str, int] = {}
     for line in (proc / "meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")
-        if name in ("MemAvailable", "SwapTotal"):
+        if name in ("MemFree", "MemAvailable", "SwapTotal"):
             fields[name] = int(rest.split()[0]) << 10
     return HostMemory(
-        fields.get("MemAvailable", 0), fields.get("SwapTotal", 0) > 0, memory_some_percent(proc)
+        free_bytes=fields.get("MemFree", 0),
+        available_bytes=fields.get("MemAvailable", 0),
+        swap_on=fields.get("SwapTotal", 0) > 0,
+        memory_some_percent=memory_some_percent(proc),
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import Residue
-from .cgroupfs import Cgroup, CgroupGone, MemoryStat, Unsupported
+from .cgroupfs import MAX_DEPTH, Cgroup, CgroupGone, MemoryStat, Unsupported
 
 
 def walk(cgroup: Cgroup, dying_key: str) -> Iterator[Residue]:
@@ -24,14 +24,14 @@ def walk(cgroup: Cgroup, dying_key: str) -> Iterator[Residue]:
     yield from _walk(cgroup, cgroup.dying(dying_key), dying_key)
 
 
-def _walk(cgroup: Cgroup, total: int, dying_key: str) -> Iterator[Residue]:
-    if total == 0:
+def _walk(cgroup: Cgroup, total: int, dying_key: str, depth: int = 0) -> Iterator[Residue]:
+    if total == 0 or depth > MAX_DEPTH:
         return
     below = 0
     for child in cgroup.children():
         try:
             count = child.dying(dying_key)
-            yield from _walk(child, count, dying_key)
+            yield from _walk(child, count, dying_key, depth + 1)
         except CgroupGone:
             continue
         below += count

@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
+from .cgroupfs import MAX_DEPTH, PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
 
 _LOCK_POLL_SEC = 0.005
 
@@ -147,10 +147,11 @@ class Shield:
         self._target = target
         self._descend = not recursiveprot
         self._margin_bytes = margin_bytes
-        self._entries: dict[int, Entry] = {}
+        self._entries: list[Entry] = []  # all that was written, oldest first
+        self._latest: dict[int, Entry] = {}  # by inode
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._latest)
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +160,7 @@ class Shield:
         self.lower()
 
     def raise_(self) -> None:
-        """Cover all live cgroups that are not covered yet; call again before each write.
+        """Cover all live cgroups that are not covered, or have outgrown it; call again before each write.
 
         On any error nothing more may be reclaimed: what is covered is put back
         on the way out, the rest was never covered.
@@ -167,8 +168,9 @@ class Shield:
         wanted = list(self._uncovered(self._target))
         if not wanted:
             return
-        self._entries |= {entry.inode: entry for entry in wanted}
-        self._ledger.write(list(self._entries.values()))
+        self._entries += wanted  # an older value stays in: SIGKILL may come before the newer one is set
+        self._latest |= {entry.inode: entry for entry in wanted}
+        self._ledger.write(self._entries)
         for entry in wanted:
             try:
                 with self._open(entry) as cgroup:
@@ -176,15 +178,22 @@ class Shield:
             except CgroupGone:
                 continue
 
-    def _uncovered(self, parent: Cgroup) -> Iterator[Entry]:
+    def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[Entry]:
+        if depth > MAX_DEPTH:
+            raise KernelError(parent.path, "", "nested too deep to be shielded")
         for child in parent.children():
             try:
                 if self._descend:
-                    yield from self._uncovered(child)
-                if child.inode in self._entries:
+                    yield from self._uncovered(child, depth + 1)
+                current_bytes, held_bytes = child.memory_current(), child.memory_limit("memory.min")
+                known = self._latest.get(child.inode)
+                if known is not None and (
+                    held_bytes != known.ours_bytes  # somebody else's by now
+                    or (known.ours_bytes or 0) >= current_bytes + self._margin_bytes // 2
+                ):
                     continue
-                old_bytes = child.memory_limit("memory.min")
-                ours_bytes = 2 * child.memory_current() + self._margin_bytes
+                old_bytes = held_bytes if known is None else known.old_bytes
+                ours_bytes = 2 * current_bytes + self._margin_bytes
             except CgroupGone:
                 continue
             except Unsupported:
@@ -192,14 +201,14 @@ class Shield:
                     raise
                 continue
             ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
-            if old_bytes is not None and old_bytes < ours_bytes:  # else the administrator's value covers it
+            if held_bytes is not None and held_bytes < ours_bytes:  # else the administrator's covers it
                 yield Entry(child.inode, child.path, old_bytes, ours_bytes)
 
     def lower(self) -> None:
         """Put everything back and empty the ledger; what the kernel refuses stays in it and is raised."""
         left: list[Entry] = []
         refusal: KernelError | None = None
-        for entry in self._entries.values():
+        for entry in self._entries:
             try:
                 with self._open(entry) as cgroup:
                     put_back(cgroup, entry)
@@ -209,6 +218,7 @@ class Shield:
                 left.append(entry)
                 refusal = error
         self._entries.clear()
+        self._latest.clear()
         self._ledger.write(left)
         if refusal is not None:
             raise refusal
@@ -244,25 +254,32 @@ def restore(hierarchy: Hierarchy, ledger: Ledger, *, timeout_sec: float = 5.0) -
     unreadable ledger, or a 32-bit kernel, whose inode numbers are reused.
     """
     with ledger.locked(timeout_sec):
-        entries = ledger.entries()
-        if entries and struct.calcsize("P") < 8:
-            raise LedgerError("32-bit: cgroup inodes are reused, put memory.min back by hand")
-        restored = not_ours = gone = 0
-        left: list[Entry] = []
-        refusal: KernelError | None = None
-        for entry in entries:
-            try:
-                with hierarchy.open(entry.path) as cgroup:
-                    if put_back(cgroup, entry):
-                        restored += 1
-                    else:
-                        not_ours += 1
-            except CgroupGone:
-                gone += 1
-            except KernelError as error:
-                refusal = error
-                left.append(entry)
-        ledger.write(left)
-        if refusal is not None:
-            raise LedgerError(f"{len(left)} of {len(entries)} values could not be put back: {refusal}")
-        return Restored(restored, not_ours, gone)
+        return restore_locked(hierarchy, ledger)
+
+
+def restore_locked(hierarchy: Hierarchy, ledger: Ledger) -> Restored:
+    """The same for who holds the lock: entries found under it have no living owner."""
+    entries = ledger.entries()
+    if not entries:
+        return Restored()
+    if struct.calcsize("P") < 8:
+        raise LedgerError("32-bit: cgroup inodes are reused, put memory.min back by hand")
+    restored = not_ours = gone = 0
+    left: list[Entry] = []
+    refusal: KernelError | None = None
+    for entry in entries:
+        try:
+            with hierarchy.open(entry.path) as cgroup:
+                if put_back(cgroup, entry):
+                    restored += 1
+                else:
+                    not_ours += 1
+        except CgroupGone:
+            gone += 1
+        except KernelError as error:
+            refusal = error
+            left.append(entry)
+    ledger.write(left)
+    if refusal is not None:
+        raise LedgerError(f"{len(left)} of {len(entries)} values could not be put back: {refusal}")
+    return Restored(restored, not_ours, gone)

@@ -25,13 +25,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..model import Mode, Outcome, Reading, Reclaim, Residue, Window
-from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, within
+from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported, within
 from .cost import MIN_WRITE_BYTES
 from .features import Features
 from .idle import thread_cpu_usec
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
-from .shield import Ledger, Shield
+from .shield import Ledger, LedgerError, Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
@@ -89,7 +89,13 @@ class V2Backend:
     # Reading
 
     def nearest_live(self, path: str) -> str:
-        return self.hierarchy.nearest_live(path)
+        live = self.hierarchy.nearest_live(path)
+        if not self._is_ours(live):
+            raise CgroupGone(path)
+        return live
+
+    def _is_ours(self, path: str) -> bool:
+        return any(within(path, root) for root in self._roots)
 
     def read(self, path: str) -> Reading:
         started_usec = thread_cpu_usec()
@@ -101,20 +107,22 @@ class V2Backend:
             shieldable = not path.endswith(_UNITS_WITH_PROCESSES) and (
                 "memory" in cgroup.controllers_below() or not cgroup.populated()
             )
+            if path != "/" and "memory" not in cgroup.controllers():
+                shieldable = False  # it is no memcg itself
+            residue = Residue(path=path, inode=cgroup.inode, dying=dying)
+            live_children = covered_bytes = 0
             if dying and shieldable:
                 family = Family.read(cgroup)
                 residue = family.residue(path, cgroup.inode, dying)
                 live_children = len(family.children)
-            else:
-                residue = Residue(path=path, inode=cgroup.inode, dying=dying)
-                live_children = 0
+                covered_bytes = sum(stat.file - stat.shmem for stat in family.children.values())
         return Reading(
             residue=residue,
             live_children=live_children,
             own_pages=path == "/" or not shieldable,
             permanent=path in PERMANENT,
             headroom_bytes=self._headroom(path),
-            available_bytes=host.available_bytes,
+            available_bytes=max(host.free_bytes, host.available_bytes - covered_bytes),
             swap_on=host.swap_on,
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
@@ -152,6 +160,8 @@ class V2Backend:
 
     def _note_mapped_lost(self, inode: int, lost_bytes: int) -> None:
         if lost_bytes > 0:
+            for old in list(self._mapped_lost):
+                self._mapped_lost_lately(old)  # forgets what is forgiven
             lost_bytes += self._mapped_lost_lately(inode)
             self._mapped_lost[inode] = (lost_bytes, time.monotonic())
 
@@ -160,9 +170,12 @@ class V2Backend:
         rooms: list[int] = []
         while path != "/":
             with self.hierarchy.open(path) as cgroup:
-                limits = [cgroup.memory_limit(file) for file in ("memory.max", "memory.high")]
-                if finite := [limit for limit in limits if limit is not None]:
-                    rooms.append(max(0, min(finite) - cgroup.memory_current()))
+                try:
+                    limits = [cgroup.memory_limit(file) for file in ("memory.max", "memory.high")]
+                    if finite := [limit for limit in limits if limit is not None]:
+                        rooms.append(max(0, min(finite) - cgroup.memory_current()))
+                except Unsupported:  # without the controller there is no limit
+                    pass
             path = path.rpartition("/")[0] or "/"
         return min(rooms, default=None)
 
@@ -170,11 +183,12 @@ class V2Backend:
 
     def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         with self._open(residue) as target, self._ledger.locked():
+            restore_locked(self.hierarchy, self._ledger)  # else this window would write over what is left
             return self._window(target, plan, should_stop)
 
     def _open(self, residue: Residue) -> Cgroup:
         """The very cgroup that was read, by its inode."""
-        if not any(within(residue.path, root) for root in self._roots):
+        if not self._is_ours(residue.path):
             raise ValueError(f"{residue.path} is outside the configured roots")
         target = self.hierarchy.open(residue.path)
         if target.inode != residue.inode:
@@ -197,19 +211,36 @@ class V2Backend:
             return mapped_goes or target.dying(self._key) == 0
 
         tally = Tally()
-        with Shield(
-            self._ledger, target, recursiveprot=self.features.recursiveprot, margin_bytes=SHIELD_MARGIN_BYTES
-        ) as shield:
-            self._writer.run(
-                target,
-                plan,
-                tally,
-                dying=dying,
-                before=shield.raise_,
-                enough=enough,
-                should_stop=should_stop,
-            )
+        failure: KernelError | LedgerError | None = None
+        shielded = 0
+
+        def cover() -> None:
+            nonlocal shielded
+            shield.raise_()
             shielded = len(shield)
+
+        try:
+            with Shield(
+                self._ledger,
+                target,
+                recursiveprot=self.features.recursiveprot,
+                margin_bytes=SHIELD_MARGIN_BYTES,
+            ) as shield:
+                self._writer.run(
+                    target,
+                    plan,
+                    tally,
+                    dying=dying,
+                    before=cover,
+                    enough=enough,
+                    should_stop=should_stop,
+                )
+        except CgroupGone:
+            raise
+        except (KernelError, LedgerError) as error:
+            if tally.writes == 0:
+                raise
+            failure = error  # what was written before it is told all the same
         after = Family.read(target)
         left = after.residue(target.path, target.inode, dying_directly(target, self._key))
         if plan.keep_mapped:
@@ -218,6 +249,8 @@ class V2Backend:
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
+        if failure is not None:
+            outcome, reason = Outcome.FAILED, str(failure)
         return Window(
             outcome=outcome,
             reason=reason,

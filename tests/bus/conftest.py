@@ -133,6 +133,7 @@ class Lag:
     """The longest that a ticker of 1 ms had to wait for the loop."""
 
     wall_sec: float = 0.0
+    turns: int = 0
     cpu_sec: float = 0.0  # of this thread: what a busy machine does to the other does not count here
 
 
@@ -144,6 +145,7 @@ async def worst_lag() -> AsyncIterator[Lag]:
         while True:
             wall_sec, cpu_sec = time.monotonic(), time.thread_time()
             await asyncio.sleep(0.001)
+            lag.turns += 1
             lag.wall_sec = max(lag.wall_sec, time.monotonic() - wall_sec)
             lag.cpu_sec = max(lag.cpu_sec, time.thread_time() - cpu_sec)
 

@@ -150,7 +150,7 @@ async def test_a_daemon_that_takes_no_connections(short_dir: Path, worst_lag: La
             await SystemBus.connect(f"unix:path={path}", timeout_sec=1)
     for client in clients:
         client.close()
-    assert worst_lag.wall_sec < 0.5
+    assert worst_lag.turns > 50  # the loop went on during the second that it took
     assert socket.getdefaulttimeout() is None
 
 

@@ -65,6 +65,25 @@ def test_late_born_are_covered_by_the_next_call(tree: Tree, ledger: Ledger) -> N
     assert tree.memory_min("/late") == "0"
 
 
+def test_what_outgrows_its_shield_is_covered_anew(tmp_path: Path, ledger: Ledger) -> None:
+    (tmp_path / "cgroup").mkdir()
+    tree = FakeTree(tmp_path / "cgroup")
+    current = tree.add("/a") / "memory.current"
+    with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
+        raised.raise_()
+        assert int(tree.memory_min("/a")) == MARGIN_BYTES
+        current.write_text(str(300 << 20))
+        raised.raise_()
+        assert int(tree.memory_min("/a")) == (600 << 20) + MARGIN_BYTES
+        assert [entry.old_bytes for entry in ledger.entries()] == [0, 0]  # SIGKILL may come in between
+        assert len(raised) == 1
+    assert tree.memory_min("/a") == "0"
+    with tree.hierarchy.open("/") as target:
+        killed(ledger, target)
+        assert restore(tree.hierarchy, ledger).restored == 1
+    assert tree.memory_min("/a") == "0"
+
+
 @pytest.mark.parametrize("own", ["max", str(1 << 30)])
 def test_a_larger_value_of_the_administrator_stands(tree: Tree, ledger: Ledger, own: str) -> None:
     (tree.add("/a") / "memory.min").write_text(own)

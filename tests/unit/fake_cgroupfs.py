@@ -33,6 +33,7 @@ class FakeTree:
     def _fill(self, directory: Path) -> None:
         (directory / "cgroup.procs").write_text("")
         (directory / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+        (directory / "cgroup.controllers").write_text("memory\n")
         (directory / "cgroup.subtree_control").write_text("memory\n")
         (directory / "cgroup.stat").write_text("nr_descendants 0\nnr_dying_descendants 0\n")
         (directory / "memory.stat").write_text("".join(f"{key} 0\n" for key in STAT_KEYS))

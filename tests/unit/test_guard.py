@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from logindguard import guard as guard_module
 from logindguard.config import Config, SweepSettings, TeardownSettings
 from logindguard.guard import Guard
-from logindguard.kernel.cgroupfs import KernelRefused
+from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
 from logindguard.model import Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 from logindguard.reclaimer import Reclaimer, now_usec
 from logindguard.sweep import Sweep
@@ -67,6 +66,12 @@ class Rig:
         return self.told
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what is waited for sets no event
+            await asyncio.sleep(0.005)
+
+
 async def no_rescan() -> None:
     return
 
@@ -113,7 +118,7 @@ async def test_a_burst_is_one_record(rig: Rig) -> None:
     assert record.freed_bytes == record.residue_before_bytes == 12 * MIB
     assert [each.unit for each in record.teardowns] == [f"session-{n}.scope" for n in range(3)]
     assert record.release_usec is not None
-    assert 20_000 <= record.release_usec < 5_000_000
+    assert record.release_usec >= 20_000  # settle included
     assert rig.backend.threads == {"prompt"}
 
 
@@ -216,13 +221,12 @@ async def test_the_loop_is_never_blocked_by_the_kernel(rig: Rig) -> None:
     rig.backend.hold(ALICE, 1, MIB)
     rig.backend.window_sec = 0.5
     rig.guard.heard(teardown("session-1.scope"))
-    longest = 0.0
+    turns = 0
     while not rig.told:
-        begin = time.monotonic()
         await asyncio.sleep(0.001)
-        longest = max(longest, time.monotonic() - begin)
+        turns += bool(rig.backend.reclaimed())
     assert rig.backend.reclaimed() == [ALICE]
-    assert longest < 0.25  # half of one window: the loop never waited for it
+    assert turns > 20  # of the loop while the window was open
 
 
 # The sweep
@@ -265,7 +269,7 @@ async def test_only_parents_that_stay_are_swept_at_idle_priority(rig: Rig) -> No
 async def test_nothing_dying_costs_one_reading(rig: Rig) -> None:
     rig.backend.hold("/user.slice", 0, MIB)
     async with Sweeping(rig):
-        await asyncio.sleep(0.1)
+        await until(lambda: len(rig.backend.calls) >= 3)
     assert {what for what, _ in rig.backend.calls} == {"total"}
 
 
@@ -308,11 +312,11 @@ async def test_pressure_pauses_and_says_so_once(
 
 async def test_a_first_pass_over_many_is_announced_and_waits(rig: Rig) -> None:
     rig.reclaimer.config = replace(
-        CONFIG, sweep=replace(CONFIG.sweep, grace_dying=1_000, grace_usec=200_000, cpu_percent=2.0)
+        CONFIG, sweep=replace(CONFIG.sweep, grace_dying=1_000, grace_usec=1_000_000, cpu_percent=2.0)
     )
     rig.backend.hold(ALICE, 20_000, MIB)
     async with Sweeping(rig):
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(rig.forecasts))
         assert rig.forecasts == [(20_000, 10_000_000)]
         assert rig.backend.reclaimed() == []
         await rig.until(1)
@@ -358,3 +362,67 @@ async def test_a_large_residue_does_not_keep_others_waiting(
     assert record.outcome is Outcome.PARTIAL
     assert 1 <= record.writes <= 10
     assert rig.left[0][0] is record
+
+
+async def test_a_stop_that_comes_with_a_wake_up_is_not_lost(
+    executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+) -> None:
+    """asyncio.wait_for of Python 3.11 can return the result and forget the cancellation."""
+    for turns in range(6):
+        backend = FakeBackend()
+        backend.hold(ALICE, 1, MIB)
+        guard = Guard(
+            Reclaimer(backend, CONFIG, prompt=executors[0], idle=executors[1]),
+            tell=lambda record: None,
+            leave=lambda record, decision: None,
+        )
+        task = asyncio.create_task(guard.run())
+        guard.heard(teardown("session-1.scope"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        guard.heard(teardown("session-2.scope"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_outside_the_roots_is_nobodys(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: str) -> str:
+        raise CgroupGone(path)
+
+    monkeypatch.setattr(rig.backend, "nearest_live", gone)
+    rig.guard.heard(teardown("session-1.scope"))
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(rig.guard.free.wait(), 5)
+    assert rig.told == []
+    monkeypatch.undo()
+    rig.backend.hold(ALICE, 1, MIB)
+    rig.guard.heard(teardown("session-2.scope"))
+    await rig.until(1)
+
+
+async def test_a_long_job_lets_others_retry(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.sweep.JOB_USEC", 50_000)
+    rig.backend.hold("/system.slice", 1, 1000 * MIB)
+    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
+    rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.02
+    rig.guard.heard(teardown("session-1.scope"))
+    await rig.until(1)
+    async with Sweeping(rig):
+        rig.sweep.leave(*rig.left[0])
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dirty_bytes=0)
+        await until(lambda: ALICE in rig.backend.reclaimed())
+    assert rig.backend.state["/system.slice"].dying == 1
+
+
+async def test_a_shorter_interval_holds_at_once(rig: Rig) -> None:
+    rig.reclaimer.config = replace(CONFIG, sweep=replace(CONFIG.sweep, interval_usec=3_600_000_000))
+    async with Sweeping(rig):
+        await until(lambda: len(rig.backend.calls) >= 2)
+        await asyncio.sleep(0.05)
+        rig.backend.calls.clear()
+        rig.reclaimer.config = CONFIG
+        rig.sweep.wake()
+        await until(lambda: len(rig.backend.calls) >= 1)

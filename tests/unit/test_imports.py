@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": {"kernel", "model"},
     "record": {"config_file", "model", "text"},
     "reclaimer": {"config", "kernel", "model", "policy"},
-    "guard": {"model", "reclaimer", "settle"},
+    "guard": {"kernel", "model", "reclaimer", "settle"},
     "sweep": {"kernel", "model", "policy", "reclaimer"},
 }
 DBUS_NEXT = {"signals"}  # unmaintained upstream: it stays behind our own types

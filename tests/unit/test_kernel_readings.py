@@ -6,16 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from logindguard.kernel.cgroupfs import BadReading, CgroupGone, Hierarchy, Unsupported, detect, join, within
+from logindguard.kernel.cgroupfs import (
+    MAX_DEPTH,
+    BadReading,
+    CgroupGone,
+    Hierarchy,
+    KernelRefused,
+    Unsupported,
+    detect,
+    join,
+    within,
+)
 from logindguard.kernel.choose import choose
 from logindguard.kernel.cost import MAX_WRITE_BYTES, MIN_WRITE_BYTES, WriteCost
 from logindguard.kernel.features import file_contains, probe
 from logindguard.kernel.observe import ObserveBackend
 from logindguard.kernel.pressure import memory_some_percent, read_host_memory
 from logindguard.kernel.residue import Family, dying_directly, walk
-from logindguard.kernel.shield import Ledger
+from logindguard.kernel.shield import Ledger, Shield
 from logindguard.kernel.v2 import V2Backend
-from logindguard.model import Mode, Reclaim
+from logindguard.model import Mode, Outcome, Reclaim
 from tests.unit.fake_cgroupfs import FakeTree
 
 MIB = 1 << 20
@@ -243,6 +253,79 @@ def test_roots_confine(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
     plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=1, write_usec=1, reason="")
     with pytest.raises(ValueError, match="outside the configured roots"):
         ours.reclaim(ours.read("/out").residue, plan, lambda: False)
+
+
+def test_a_window_first_puts_back_what_an_older_one_left(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
+    """Its own ledger would write over those entries, and their values would stay for good."""
+    tree.add("/a", dying=1, file=MIB)
+    tree.add("/a/n")
+    ours = backend(tree, proc, tmp_path)
+    with tree.hierarchy.open("/") as target:
+        Shield(ours._ledger, target, recursiveprot=True, margin_bytes=64 * MIB).raise_()
+    assert tree.memory_min("/a") == str(64 * MIB)
+    plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=1, write_usec=1, reason="")
+    window = ours.reclaim(ours.read("/a").residue, plan, lambda: False)
+    assert (window.writes, window.shielded) == (1, 1)
+    assert tree.memory_min("/a") == "0"
+    assert tree.memory_min("/a/n") == "0"
+    assert ours._ledger.entries() == []
+
+
+def test_a_failure_after_some_writes_is_told_with_them(
+    tree: FakeTree, proc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("/a", dying=1, file=64 * MIB)
+    ours = backend(tree, proc, tmp_path)
+    raise_, calls = Shield.raise_, [0]
+
+    def fail_the_third(shield: Shield) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KernelRefused("/a/n", "memory.min", OSError(24, "EMFILE"))
+        raise_(shield)
+
+    monkeypatch.setattr(Shield, "raise_", fail_the_third)
+    plan = Reclaim(max_bytes=64 * MIB, keep_mapped=False, window_usec=10**7, write_usec=1, reason="")
+    window = ours.reclaim(ours.read("/a").residue, plan, lambda: False)
+    assert (window.outcome, window.writes) == (Outcome.FAILED, 2)
+    assert window.reason == "/a/n: memory.min: Too many open files"
+
+
+def test_users_may_nest_as_deep_as_they_like(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
+    tree.set("/", dying=1)
+    path = ""
+    for _ in range(MAX_DEPTH + 10):
+        path += "/d"
+        tree.add(path, dying=1)
+    ours = backend(tree, proc, tmp_path)
+    assert ours.residues() == []
+    assert ours.total_dying() == 1
+
+
+def test_what_a_shield_holds_back_is_no_room(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
+    (proc / "meminfo").write_text("MemFree: 1024 kB\nMemAvailable: 512000 kB\nSwapTotal: 0 kB\n")
+    tree.add("/a", dying=1, file=480 * MIB)
+    tree.add("/a/n", file=470 * MIB)
+    assert backend(tree, proc, tmp_path).read("/a").available_bytes == 30 * MIB
+    tree.set("/a/n", dying=0, file=600 * MIB)
+    assert backend(tree, proc, tmp_path).read("/a").available_bytes == MIB
+
+
+def test_where_everything_was_removed_up_to_the_roots(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
+    tree.add("/in")
+    ours = backend(tree, proc, tmp_path, "/in/deeper")
+    with pytest.raises(CgroupGone):
+        ours.nearest_live("/in/deeper/session-1.scope")
+    tree.add("/in/deeper")
+    assert ours.nearest_live("/in/deeper/session-1.scope") == "/in/deeper"
+
+
+def test_a_cgroup_that_is_no_memcg(tree: FakeTree, proc: Path, tmp_path: Path) -> None:
+    directory = tree.add("/a", dying=1)
+    (directory / "cgroup.controllers").write_text("pids\n")
+    for name in ("memory.max", "memory.high", "memory.stat", "memory.min"):
+        (directory / name).unlink()
+    assert backend(tree, proc, tmp_path).read("/a").own_pages
 
 
 def test_host_memory(proc: Path) -> None:

@@ -34,7 +34,7 @@ def test_it_is_hardened(bookworm: Machine) -> None:
     exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
     assert exposure is not None
     print(exposure[0])
-    assert float(exposure[1]) <= 1.2  # 1.1 but for the two calls that make the sweep's thread idle
+    assert float(exposure[1]) <= 1.2
 
 
 def test_the_sweep_is_idle_and_the_rest_is_not(bookworm: Machine) -> None:
