@@ -1,13 +1,35 @@
-"""What every test gets: root where it is needed, and no task left behind."""
+"""What every test gets: root where it is needed, no task left behind, and a place for figures."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter  # pytest 8 exports it
+
+Tell = Callable[[str], None]
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Takes a measured figure, to be shown at the end of the run, passed or not."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+    return lambda text: figures.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash.get(_FIGURES, []):
+        terminalreporter.section("figures")
+        terminalreporter.line(f"this machine: Linux {os.uname().release}, {os.cpu_count()} CPUs")
+        for figure in figures:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture

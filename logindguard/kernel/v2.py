@@ -29,13 +29,13 @@ from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, Kern
 from .cost import MIN_WRITE_BYTES
 from .features import Features
 from .idle import thread_cpu_usec
+from .mapped import MappedLoss
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, LedgerError, Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
-FORGIVE_SEC = 3600.0
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
 
@@ -61,7 +61,7 @@ class V2Backend:
         self._roots = roots or ("/",)
         self._proc = proc
         self._key = features.dying_key
-        self._mapped_lost: dict[int, tuple[int, float]] = {}  # by inode: bytes, and when
+        self._mapped_loss = MappedLoss()
         self._writer = Writer(swappiness_word=features.swappiness_word)
 
     # Counting
@@ -128,7 +128,7 @@ class V2Backend:
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=0 if self.features.partial_walks else self._writer.cost.walk_usec(dying),
             read_usec=thread_cpu_usec() - started_usec,
-            mapped_lost_bytes=self._mapped_lost_lately(residue.inode),
+            mapped_lost_bytes=self._mapped_loss.lately(residue.inode),
         )
 
     def read_ending(self, path: str) -> Reading:
@@ -148,22 +148,6 @@ class V2Backend:
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=0,
         )
-
-    def _mapped_lost_lately(self, inode: int) -> int:
-        """What `_note_mapped_lost` booked, melting away within an hour."""
-        lost_bytes, booked = self._mapped_lost.get(inode, (0, 0.0))
-        left = 1.0 - (time.monotonic() - booked) / FORGIVE_SEC
-        if left <= 0:
-            self._mapped_lost.pop(inode, None)
-            return 0
-        return int(lost_bytes * left)
-
-    def _note_mapped_lost(self, inode: int, lost_bytes: int) -> None:
-        if lost_bytes > 0:
-            for old in list(self._mapped_lost):
-                self._mapped_lost_lately(old)  # forgets what is forgiven
-            lost_bytes += self._mapped_lost_lately(inode)
-            self._mapped_lost[inode] = (lost_bytes, time.monotonic())
 
     def _headroom(self, path: str) -> int | None:
         """Bytes to the nearest limit of the cgroup and its ancestors, those outside `roots` too."""
@@ -244,7 +228,7 @@ class V2Backend:
         after = Family.read(target)
         left = after.residue(target.path, target.inode, dying_directly(target, self._key))
         if plan.keep_mapped:
-            self._note_mapped_lost(target.inode, first.mapped_bytes - left.mapped_bytes)
+            self._mapped_loss.book(target.inode, first.mapped_bytes - left.mapped_bytes)
         stolen_pages = after.stolen_since(before)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
         freed_bytes = max(0, taken_pages) * PAGE_BYTES

@@ -19,7 +19,7 @@ from typing import Any
 
 from dbus_next import Message, MessageType, Variant
 
-from logindguard.signals.connection import BusError, BusTimeout, Connection, bounded, open_connection
+from .connection import BusError, BusTimeout, Connection, bounded, open_connection
 
 __all__ = ["BusError", "BusTimeout", "SystemBus"]
 

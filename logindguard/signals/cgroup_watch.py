@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from logindguard.kernel.cgroupfs import join, within
-from logindguard.kernel.inotify import (
+from ..kernel.cgroupfs import join, within
+from ..kernel.inotify import (
     IN_CREATE,
     IN_DELETE,
     IN_IGNORED,
@@ -34,9 +34,9 @@ from logindguard.kernel.inotify import (
     Event,
     Inotify,
 )
-from logindguard.model import Source
-from logindguard.signals.confirm import monotonic_usec
-from logindguard.signals.registry import Registry, is_delegated
+from ..model import Source
+from .confirm import monotonic_usec
+from .registry import Registry, is_delegated
 
 log = logging.getLogger(__name__)
 

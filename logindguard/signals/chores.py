@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from logindguard.signals.bus import BusError
+from .bus import BusError
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from logindguard.model import Source
-from logindguard.signals.registry import Registry
+from ..model import Source
+from .registry import Registry
 
 InodeOf = Callable[[str], int | None]
 """The inode of the cgroup directory at a path now, None when there is none."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from logindguard.model import Source
-from logindguard.signals.bus import SystemBus
-from logindguard.signals.chores import DEADLINE_SEC, Chores
-from logindguard.signals.confirm import InodeOf, confirm_ended, monotonic_usec
-from logindguard.signals.registry import Registry
+from ..model import Source
+from .bus import SystemBus
+from .chores import DEADLINE_SEC, Chores
+from .confirm import InodeOf, confirm_ended, monotonic_usec
+from .registry import Registry
 
 NAME = "org.freedesktop.login1"
 PATH = "/org/freedesktop/login1"

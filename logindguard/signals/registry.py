@@ -15,7 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from logindguard.model import Phase, Source, Teardown
+from ..model import Phase, Source, Teardown
 
 log = logging.getLogger(__name__)
 

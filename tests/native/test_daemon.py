@@ -20,6 +20,7 @@ import pytest
 
 from logindguard.kernel.cgroupfs import detect
 from tests.bus.conftest import Daemon as Bus
+from tests.conftest import Tell
 
 pytestmark = pytest.mark.native
 
@@ -281,7 +282,7 @@ def test_a_runtime_directory_that_others_can_write_to(launcher: Launcher) -> Non
 
 
 @pytest.mark.timeout(180)
-def test_an_idle_minute(launcher: Launcher, bus: Bus) -> None:
+def test_an_idle_minute(launcher: Launcher, bus: Bus, tell: Tell) -> None:
     """Under 0.2 % of a CPU, resident set under 35 MiB."""
     run = launcher.start("--bus-address", bus.address)
     run.wait_told("READY=1")
@@ -291,7 +292,7 @@ def test_an_idle_minute(launcher: Launcher, bus: Bus) -> None:
     used_sec = _cpu_sec(run.process.pid) - before
     status = Path(f"/proc/{run.process.pid}/status").read_text()
     rss_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    print(f"idle for 60 s: {used_sec * 1000:.0f} ms of CPU, {rss_kib / 1024:.1f} MiB resident")
+    tell(f"idle for 60 s: {used_sec * 1000:.0f} ms of CPU, {rss_kib / 1024:.1f} MiB resident")
     assert used_sec < 60 * 0.002
     assert rss_kib < 35 << 10
     assert run.end()[0] == 0

@@ -13,6 +13,7 @@ import pytest
 
 from logindguard.model import Outcome, ReclaimRecord, Way
 from logindguard.record.entry import from_fields
+from tests.conftest import Tell
 from tests.lab import neighbour
 from tests.vm.machine import Machine, wait_until
 from tests.vm.ssh import Session
@@ -93,7 +94,8 @@ def host(bookworm: Machine) -> Iterator[Host]:
 
 
 @pytest.mark.timeout(900)
-def test_fifty_logins_leave_nothing(host: Host) -> None:
+def test_fifty_logins_leave_nothing(host: Host, tell: Tell) -> None:
+    tell(host.machine.run("uname -r && systemctl --version | head -1").stdout.replace("\n", ", "))
     host.make_files("without", LOGINS)
     host.make_files("with", LOGINS)
 
@@ -123,11 +125,11 @@ def test_fifty_logins_leave_nothing(host: Host) -> None:
         for record in after
         if record.release_usec is not None and any(t.unit.startswith("session-") for t in record.teardowns)
     ]
-    print(f"without the guard: {without} dying after {LOGINS} logins")
-    print(f"with the guard: {at_15} at 15 s ({100 * at_15 / LOGINS:.0f} % of the logins), {dying} at 60 s")
-    print(f"floor (sync, drop_caches=3): {floor}")
-    print(f"from the last rmdir of a group to its release: median {statistics.median(released) / 1e6:.2f} s")
-    print(f"records: {len(records)}, freed {sum(r.freed_bytes for r in records) / MIB:.0f} MiB")
+    tell(f"without the guard: {without} dying after {LOGINS} logins")
+    tell(f"with the guard: {at_15} at 15 s ({100 * at_15 / LOGINS:.0f} % of the logins), {dying} at 60 s")
+    tell(f"floor (sync, drop_caches=3): {floor}")
+    tell(f"from the last rmdir of a group to its release: median {statistics.median(released) / 1e6:.2f} s")
+    tell(f"records: {len(records)}, freed {sum(r.freed_bytes for r in records) / MIB:.0f} MiB")
     assert without >= LOGINS * 8 // 10
     assert dying <= floor + 2
     assert statistics.median(released) <= 2_000_000
@@ -140,7 +142,7 @@ def test_fifty_logins_leave_nothing(host: Host) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_live_neighbours_lose_nothing(host: Host) -> None:
+def test_live_neighbours_lose_nothing(host: Host, tell: Tell) -> None:
     """One that grows, one that shrinks, one that exits; of the same user and of others."""
     host.make_files("burst", 12)
     with (
@@ -162,6 +164,7 @@ def test_live_neighbours_lose_nothing(host: Host) -> None:
         )
         time.sleep(8)  # a retry of the sweep, and a flush of memory.stat
         lost = {name: host.stolen(each) for name, each in _named(same, growing, shrinking)}
+        tell(f"pgsteal of live neighbours: {lost | {'exiting': lost_by_exiting}}")
         assert lost_by_exiting == 0
         assert lost == {"same": 0, "growing": 0, "shrinking": 0}
         records = host.records()
@@ -186,7 +189,7 @@ with open(sys.argv[1], "rb") as file:
 
 
 @pytest.mark.timeout(300)
-def test_pages_that_a_live_process_maps_stay(host: Host) -> None:
+def test_pages_that_a_live_process_maps_stay(host: Host, tell: Tell) -> None:
     host.make_files("library", 1, 40 * MIB)
     file = f"{FILES}/library-0"
     host.machine.run("cat > /var/tmp/maps.py", data=MAPS.encode())
@@ -209,7 +212,7 @@ def test_pages_that_a_live_process_maps_stay(host: Host) -> None:
             timeout_sec=30,
             what="a record that says mapped kept",
         )
-        print(
+        tell(
             f"resident: {before / MIB:.1f}, then {resident() / MIB:.1f} MiB;"
             f" kept as told: {[record.mapped_kept_bytes for record in kept]}"
         )
@@ -223,7 +226,7 @@ def _unit(session: Session) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_nothing_is_swapped_out(host: Host) -> None:
+def test_nothing_is_swapped_out(host: Host, tell: Tell) -> None:
     """A tmpfs file of an ended session, while its user lives on and swap is there to take it."""
     machine = host.machine
     machine.run("swapon /dev/vdb")
@@ -237,7 +240,9 @@ def test_nothing_is_swapped_out(host: Host) -> None:
             writer.close()
             wait_until(lambda: host.records_of(_unit(writer)), timeout_sec=30, what="a record")
             time.sleep(8)  # a retry of the sweep
-            assert _vmstat(machine, "pswpout") == before
+            after = _vmstat(machine, "pswpout")
+            tell(f"pswpout: {before} before, {after} after")
+            assert after == before
             record = host.records_of(_unit(writer))[-1]
             assert record.outcome is Outcome.SKIPPED
             assert "swap" in record.reason
@@ -251,7 +256,7 @@ def _vmstat(machine: Machine, key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key} "))
 
 
-def test_terminate_session(host: Host) -> None:
+def test_terminate_session(host: Host, tell: Tell) -> None:
     """A stop by request: systemd queues a job, then kills."""
     host.make_files("terminate", 1)
     session = host.machine.session("carol", f"cat {FILES}/terminate-0 >/dev/null; echo read; sleep 600")
@@ -264,7 +269,8 @@ def test_terminate_session(host: Host) -> None:
     assert record.dying_after <= 1
     freed = sum(each.freed_bytes for each in host.records_of(_unit(session)))
     assert freed >= READ_BYTES * 9 // 10
-    print([f"{each.way}: {each.freed_bytes >> 10} KiB" for each in host.records_of(_unit(session))])
+    ways = [f"{each.way}: {each.freed_bytes >> 10} KiB" for each in host.records_of(_unit(session))]
+    tell(f"freed {', '.join(ways)}")
     session.close()
 
 

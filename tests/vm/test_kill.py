@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.conftest import Tell
 from tests.vm.machine import Machine
 from tests.vm.test_kernel import WHERE, put_checkout
 
@@ -14,7 +15,7 @@ CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_window_is_put_back(bookworm: Machine) -> None:
+def test_a_killed_window_is_put_back(bookworm: Machine, tell: Tell) -> None:
     put_checkout(bookworm)
     # The machine's own guard sees the whole tree: it must not open windows on this ground as well.
     bookworm.run("systemctl stop logindguard.service")
@@ -24,7 +25,7 @@ def test_a_killed_window_is_put_back(bookworm: Machine) -> None:
         )
     finally:
         bookworm.run("systemctl start logindguard.service")
-    print(result.stdout)
+    tell(result.stdout.strip())
     told = json.loads(result.stdout)
     assert told["wrong"] == []
     assert told["proved"] >= CYCLES * 6 // 10

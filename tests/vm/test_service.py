@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.conftest import Tell
 from tests.vm.machine import Machine, wait_until
 
 UNIT = "logindguard.service"
@@ -29,11 +30,11 @@ def test_installing_enables_and_starts_it(bookworm: Machine) -> None:
     assert "Mode precise" in bookworm.journal("--unit", UNIT)
 
 
-def test_it_is_hardened(bookworm: Machine) -> None:
+def test_it_is_hardened(bookworm: Machine, tell: Tell) -> None:
     report = bookworm.run(f"systemd-analyze security --no-pager {UNIT}").stdout
     exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
     assert exposure is not None
-    print(exposure[0])
+    tell(exposure[0])
     assert float(exposure[1]) <= 1.2
 
 
@@ -42,7 +43,6 @@ def test_the_sweep_is_idle_and_the_rest_is_not(bookworm: Machine) -> None:
     seen = bookworm.run(
         f"ps -L -o comm=,cls=,ni= -p {pid}; for t in /proc/{pid}/task/*; do ionice -p ${{t##*/}}; done"
     )
-    print(seen.stdout)
     assert "IDL" in seen.stdout
     assert "TS" in seen.stdout
     assert "idle" in seen.stdout
@@ -109,7 +109,7 @@ def test_a_second_run_without_root_says_so(bookworm: Machine) -> None:
     assert "Must be run as root" in result.stderr
 
 
-def test_a_day_without_logins_costs_nothing(bookworm: Machine) -> None:
+def test_a_day_without_logins_costs_nothing(bookworm: Machine, tell: Tell) -> None:
     """Prints what half a minute of nothing costs here; the bar is asserted natively."""
     time.sleep(20)  # whatever earlier tests left
     before = int(show(bookworm, "CPUUsageNSec"))
@@ -117,7 +117,7 @@ def test_a_day_without_logins_costs_nothing(bookworm: Machine) -> None:
     used_msec = (int(show(bookworm, "CPUUsageNSec")) - before) / 1e6
     pid = show(bookworm, "MainPID")
     rss = bookworm.run(f"grep VmRSS /proc/{pid}/status").stdout.split()[1]
-    print(f"idle for 30 s: {used_msec:.0f} ms CPU under emulation, RSS {int(rss) >> 10} MiB")
+    tell(f"idle for 30 s: {used_msec:.0f} ms CPU under emulation, RSS {int(rss) >> 10} MiB")
     assert int(rss) < 40 << 10
 
 
