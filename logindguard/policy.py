@@ -20,6 +20,9 @@ PATIENT_TRIES = 8
 # Where a mapped share is to be kept, some of it goes with every pass over the residue. So there must be
 # at least this part of it to gain, and no more than this part of the allowance may have gone lately.
 MAPPED_PART = 8
+# Where all CPUs are taken, a thread of idle priority would sit in a window with the shield up and the
+# ledger's lock held, and teardowns would wait for it.
+CPU_PRESSURE = PressureSettings(pause_percent=60.0, resume_percent=30.0)
 # CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
 FORECAST_USEC_PER_DYING = 10
 
@@ -170,6 +173,17 @@ def paused_by_pressure(paused: bool, percent: float | None, settings: PressureSe
     if percent is None:
         return False
     return percent >= (settings.resume_percent if paused else settings.pause_percent)
+
+
+def pause_reason(
+    paused: bool, memory_percent: float | None, cpu_percent: float | None, settings: PressureSettings
+) -> str:
+    """Why a sweep has to wait; empty when the host has room."""
+    if paused_by_pressure(paused, memory_percent, settings):
+        return f"memory pressure ({memory_percent:.0f} % some)"
+    if paused_by_pressure(paused, cpu_percent, CPU_PRESSURE):
+        return f"CPU pressure ({cpu_percent:.0f} % some)"
+    return ""
 
 
 def deepest_first(residues: list[Residue]) -> list[Residue]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from . import policy
 from .kernel.cgroupfs import KernelError
-from .kernel.pressure import memory_some_percent
+from .kernel.pressure import some_percent
 from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Way
 from .policy import Patience
 from .reclaimer import Job, Reclaimer, now_usec
@@ -185,12 +185,15 @@ class Sweep:
     async def _room(self) -> None:
         """Return when the host has room for a sweep."""
         while True:
-            percent = memory_some_percent()
-            paused = policy.paused_by_pressure(bool(self.paused), percent, self._reclaimer.config.pressure)
-            reason = f"memory pressure ({percent:.0f} % some)" if paused else ""
+            reason = policy.pause_reason(
+                bool(self.paused),
+                some_percent("memory"),
+                some_percent("cpu"),
+                self._reclaimer.config.pressure,
+            )
             if bool(reason) != bool(self.paused):
                 self.paused = reason
                 self._tell_paused(reason)
-            if not paused:
+            if not reason:
                 return
             await asyncio.sleep(PRESSURE_POLL_SEC)

@@ -3,7 +3,7 @@
 Hard facts:
 
 - PSI (Documentation/accounting/psi.rst): `some avg10` is the share of the last
-  10 s in which at least one task waited for memory, in percent. With
+  10 s in which at least one task waited for the resource, in percent. With
   psi_disabled the file is there and reading it gives EOPNOTSUPP.
 - `MemAvailable` estimates what can be had without swapping; it counts page
   cache that a shield would hold back, which has to be taken off it.
@@ -35,13 +35,14 @@ def read_host_memory(proc: Path = Path("/proc")) -> HostMemory:
         free_bytes=fields.get("MemFree", 0),
         available_bytes=fields.get("MemAvailable", 0),
         swap_on=fields.get("SwapTotal", 0) > 0,
-        memory_some_percent=memory_some_percent(proc),
+        memory_some_percent=some_percent("memory", proc),
     )
 
 
-def memory_some_percent(proc: Path = Path("/proc")) -> float | None:
+def some_percent(resource: str, proc: Path = Path("/proc")) -> float | None:
+    """`some avg10` of "memory", "cpu" or "io"; None where the kernel does not measure it."""
     try:
-        text = (proc / "pressure/memory").read_text()
+        text = (proc / "pressure" / resource).read_text()
     except OSError:
         return None
     for line in text.splitlines():

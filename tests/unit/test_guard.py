@@ -302,7 +302,9 @@ async def test_pressure_pauses_and_says_so_once(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     percents = iter([50.0, 50.0, 7.0, 1.0])
-    monkeypatch.setattr("logindguard.sweep.memory_some_percent", lambda: next(percents, 0.0))
+    monkeypatch.setattr(
+        "logindguard.sweep.some_percent", lambda what: next(percents, 0.0) if what == "memory" else 0.0
+    )
     monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
     rig.backend.hold(ALICE, 2, MIB)
     async with Sweeping(rig):

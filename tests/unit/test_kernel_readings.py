@@ -21,7 +21,7 @@ from logindguard.kernel.choose import choose
 from logindguard.kernel.cost import MAX_WRITE_BYTES, MIN_WRITE_BYTES, WriteCost
 from logindguard.kernel.features import file_contains, probe
 from logindguard.kernel.observe import ObserveBackend
-from logindguard.kernel.pressure import memory_some_percent, read_host_memory
+from logindguard.kernel.pressure import read_host_memory, some_percent
 from logindguard.kernel.residue import Family, dying_directly, walk
 from logindguard.kernel.shield import Ledger, Shield
 from logindguard.kernel.v2 import V2Backend
@@ -332,7 +332,7 @@ def test_host_memory(proc: Path) -> None:
     host = read_host_memory(proc)
     assert (host.available_bytes, host.swap_on, host.memory_some_percent) == (MIB, False, 12.34)
     (proc / "pressure/memory").unlink()
-    assert memory_some_percent(proc) is None
+    assert some_percent("memory", proc) is None
     (proc / "meminfo").write_text("SwapTotal: 8 kB\n")
     assert read_host_memory(proc).swap_on
 

@@ -178,6 +178,22 @@ def test_pressure_has_hysteresis() -> None:
     assert seen == [False, False, True, True, True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("paused", "memory", "cpu", "reason"),
+    [
+        (False, 0.0, 0.0, ""),
+        (False, 12.0, 99.0, "memory pressure (12 % some)"),
+        (False, 0.0, 60.0, "CPU pressure (60 % some)"),
+        (False, 0.0, 59.0, ""),
+        (True, 0.0, 31.0, "CPU pressure (31 % some)"),
+        (True, 4.0, 29.0, ""),
+        (False, None, None, ""),
+    ],
+)
+def test_why_a_sweep_waits(paused: bool, memory: float | None, cpu: float | None, reason: str) -> None:
+    assert policy.pause_reason(paused, memory, cpu, PressureSettings()) == reason
+
+
 def test_deepest_parents_come_first() -> None:
     paths = ["/user.slice", "/user.slice/user-1.slice/user@1.service", "/user.slice/user-1.slice"]
     ordered = policy.deepest_first([replace(residue(), path=path) for path in paths])
