@@ -103,6 +103,11 @@ def test_losing_the_bus_restarts_it(bookworm: Machine) -> None:
     assert "status=75" in bookworm.journal("--unit", UNIT)
 
 
+def test_restore_by_hand_is_safe_while_it_runs(bookworm: Machine) -> None:
+    assert bookworm.run(f"{LIBEXEC} --restore").status == 0
+    assert show(bookworm, "ActiveState") == "active"
+
+
 def test_a_second_run_without_root_says_so(bookworm: Machine) -> None:
     result = bookworm.run(LIBEXEC, user="alice", check=False)
     assert result.status == 77
