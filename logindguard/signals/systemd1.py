@@ -12,55 +12,41 @@ from __future__ import annotations
 from typing import Any
 
 from ..model import Source
-from .bus import BusError, SystemBus
-from .chores import DEADLINE_SEC, Chores
-from .confirm import InodeOf, confirm_ended, monotonic_usec
-from .registry import Registry
+from .bus import BusError
+from .confirm import monotonic_usec
+from .manager import Handler, Manager
 
-NAME = "org.freedesktop.systemd1"
-PATH = "/org/freedesktop/systemd1"
-MANAGER = "org.freedesktop.systemd1.Manager"
 JOB = "org.freedesktop.systemd1.Job"
 
 
-class Systemd1:
-    """Feeds `registry` with what the system manager says."""
+class Systemd1(Manager):
+    NAME = "org.freedesktop.systemd1"
+    PATH = "/org/freedesktop/systemd1"
+    INTERFACE = "org.freedesktop.systemd1.Manager"
+    SOURCE = Source.SYSTEMD1
 
-    def __init__(
-        self, bus: SystemBus, registry: Registry, inode_of: InodeOf, *, deadline_sec: float = DEADLINE_SEC
-    ) -> None:
-        self._bus = bus
-        self._registry = registry
-        self._inode_of = inode_of
-        self._chores = Chores("systemd", deadline_sec=deadline_sec)
-
-    async def start(self) -> None:
-        """Listens and subscribes; BusError when the bus refuses the former."""
-        for member, signature, handler in (
+    def signals(self) -> tuple[tuple[str, str, Handler], ...]:
+        return (
             ("UnitRemoved", "so", self._unit_removed),
             ("JobNew", "uos", self._job_new),
             ("Reloading", "b", self._reloading),
-        ):
-            await self._bus.on_signal(
-                sender=NAME, interface=MANAGER, member=member, path=PATH, signature=signature, handler=handler
-            )
-        if await self._bus.track(NAME, self._owner_changed):
-            self._chores.start(self._subscribe)
+        )
 
-    def stop(self) -> None:
-        self._chores.stop()
-
-    def _owner_changed(self, owner: str) -> None:
-        if owner:
-            self._chores.start(self._subscribe)
+    async def introduce(self) -> None:
+        """Subscribes: without a subscriber the manager sends no signals at all."""
+        try:
+            await self._bus.call(self.NAME, self.PATH, self.INTERFACE, "Subscribe")
+        except BusError as error:
+            if error.name != "org.freedesktop.systemd1.AlreadySubscribed":
+                raise
 
     def _reloading(self, _path: str, body: list[Any]) -> None:
         [active] = body
         if not active:
-            self._chores.start(self._subscribe)
+            self._chores.start(self.introduce)
 
     def _unit_removed(self, _path: str, body: list[Any]) -> None:
-        confirm_ended(self._registry, self._inode_of, body[0], Source.SYSTEMD1)
+        self._ended(body[0])
 
     def _job_new(self, _path: str, body: list[Any]) -> None:
         _job_id, job_path, unit = body
@@ -69,15 +55,7 @@ class Systemd1:
 
     async def _look_at_job(self, job_path: str, unit: str) -> None:
         [job_type] = await self._bus.call(
-            NAME, job_path, "org.freedesktop.DBus.Properties", "Get", "ss", [JOB, "JobType"]
+            self.NAME, job_path, "org.freedesktop.DBus.Properties", "Get", "ss", [JOB, "JobType"]
         )
         if job_type == "stop":
-            self._registry.ending(unit, Source.SYSTEMD1, monotonic_usec())
-
-    async def _subscribe(self) -> None:
-        """Without a subscriber the manager sends no signals at all."""
-        try:
-            await self._bus.call(NAME, PATH, MANAGER, "Subscribe")
-        except BusError as error:
-            if error.name != "org.freedesktop.systemd1.AlreadySubscribed":
-                raise
+            self._registry.ending(unit, self.SOURCE, monotonic_usec())
