@@ -57,7 +57,7 @@ class Writer:
             left_bytes = plan.max_bytes - tally.asked_bytes
             size_bytes = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
             if plan.keep_mapped:  # small steps, to see in time that mapped pages begin to go
-                size_bytes = min(size_bytes, max(MIN_WRITE_BYTES, left_bytes // 4))
+                size_bytes = min(size_bytes, MIN_WRITE_BYTES)
             took_usec, exhausted = self._write(target, size_bytes)
             if not exhausted:
                 self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)

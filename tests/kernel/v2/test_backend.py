@@ -228,8 +228,9 @@ def test_pages_that_others_map_are_kept(ground: Ground) -> None:
             assert isinstance(decision, Wait)
             assert decision.keeps_mapped
             ground.settle()
-            assert ground.backend.read(ground.parent).residue.mapped_bytes >= size - 2 * MIB
-            assert ground.dying(ground.parent) <= 50  # the others went, the mapped one stays
+            # What may go within an hour, and what one window may take before it is seen.
+            allowed = config.reclaim.keep_mapped_above_bytes // policy.MAPPED_PART + MIB // 2
+            assert ground.backend.read(ground.parent).residue.mapped_bytes >= size - allowed
     ground.reclaim_all(ground.parent)
 
 
