@@ -36,6 +36,7 @@ from .sweep import Sweep
 
 RUNTIME_DIRECTORY = Path("/run/logindguard")
 BUS_RETRY_SEC = 30.0
+STOP_AGAIN_SEC = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +128,11 @@ class Daemon:
             self._guard.stop()
             self._sweep.stop()
             self._watch.stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            left = set(tasks)
+            while left:  # once is not enough for a library that swallows a cancellation
+                for task in left:
+                    task.cancel()
+                _, left = await asyncio.wait(left, timeout=STOP_AGAIN_SEC)
             # The window that is open ends after its current write, with everything put back.
             await asyncio.to_thread(self._prompt.shutdown)
             await asyncio.to_thread(self._idle.shutdown)

@@ -45,7 +45,8 @@ class Chores:
     async def _run(self, errand: Callable[[], Awaitable[None]]) -> None:
         async with self._slots:
             try:
-                await asyncio.wait_for(errand(), self._deadline_sec)
+                async with asyncio.timeout(self._deadline_sec):
+                    await errand()
             except TimeoutError:
                 log.debug("%s did not answer within %g s.", self._name, self._deadline_sec)
             except BusError as error:

@@ -172,7 +172,9 @@ def _connected_socket(address: str | None) -> Connection | None:
 async def bounded(answer: Awaitable[T], what: str, timeout_sec: float) -> T:
     """The awaited result; BusTimeout after the deadline, BusError when the connection is or gets lost."""
     try:
-        return await asyncio.wait_for(answer, timeout_sec)
+        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the answer.
+        async with asyncio.timeout(timeout_sec):
+            return await answer
     except TimeoutError as error:
         raise BusTimeout(what, timeout_sec) from error
     except AuthError as error:

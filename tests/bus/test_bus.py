@@ -12,6 +12,7 @@ import pytest
 from dbus_next import Message
 
 from logindguard.signals.bus import BusError, BusTimeout, SystemBus
+from logindguard.signals.connection import bounded
 
 from .conftest import Daemon, Lag, not_reading
 from .fakes import FakeLogin1, Peer, until
@@ -290,3 +291,23 @@ async def test_a_flood_leaves_the_loop_alive(bus: SystemBus, login1: FakeLogin1,
     await until(lambda: len(heard) == 10_000, 30)
     assert [int(body[0]) for _, body in heard] == list(range(10_000))
     assert worst_lag.cpu_sec < 0.2
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(turns: int) -> None:
+    """asyncio.wait_for of Python 3.11 returns the answer then, and the stop of the program hangs."""
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def call() -> int:
+        return await answer
+
+    task = asyncio.create_task(bounded(call(), "an answer", 5))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answer.set_result(1)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if not task.done():
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

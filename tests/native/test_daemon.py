@@ -157,6 +157,18 @@ def test_ready_status_and_a_clean_stop(launcher: Launcher, bus: Bus) -> None:
     assert "Traceback" not in errors
 
 
+def test_it_stops_at_any_moment_of_its_start(launcher: Launcher, bus: Bus) -> None:
+    """The bus connection is being made then: a stop that comes with its answer must not be lost."""
+    for msec in range(0, 60, 4):
+        run = launcher.start("--bus-address", bus.address)
+        run.wait_told("READY=1")
+        time.sleep(msec / 1000)
+        status, errors = run.end()
+        assert status == 0
+        assert "Traceback" not in errors
+        assert "never retrieved" not in errors
+
+
 def test_it_pings_the_watchdog(launcher: Launcher, bus: Bus) -> None:
     run = launcher.start("--bus-address", bus.address, WATCHDOG_USEC="400000")
     run.wait_told("READY=1")
