@@ -69,9 +69,11 @@ def on_terminal() -> str:
     with open(terminal, "w") as stream:
         told(stream)
         stream.flush()
-        text = os.read(main, 4096).decode()
+        text = b""
+        while b"Done." not in text:  # a terminal hands over what it has so far
+            text += os.read(main, 4096)
     os.close(main)
-    return text
+    return text.decode()
 
 
 def test_progress_is_plain_lines_off_a_terminal() -> None:
