@@ -23,7 +23,7 @@ MAPPED_PART = 8
 # Where all CPUs are taken, a thread of idle priority would sit in a window with the shield up and the
 # ledger's lock held, and teardowns would wait for it.
 CPU_PRESSURE = PressureSettings(pause_percent=60.0, resume_percent=30.0)
-# CPU time that one dying memcg costs a sweep, all told; measured natively on 6.18 with 100,000 of them.
+# CPU time that one dying memcg costs a sweep, all told: an order of magnitude, for a forecast only.
 FORECAST_USEC_PER_DYING = 10
 
 # A window reads memory.stat of a target and its children several times over; where once takes longer than

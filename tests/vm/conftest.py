@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_SEC))
 
 
-@pytest.hookimpl(hookwrapper=True)  # type: ignore[untyped-decorator]
+@pytest.hookimpl(hookwrapper=True)  # type: ignore[untyped-decorator]  # pluggy's own
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     outcome = yield
     report: pytest.TestReport = outcome.get_result()
