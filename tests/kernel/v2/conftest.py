@@ -73,17 +73,19 @@ class Ground:
         )
         return self.backend.reclaim(self.backend.read(path).residue, plan, lambda: False)
 
-    def reclaim_all(self, path: str, *, windows: int = 60) -> list[Window]:
-        """Windows until nothing more comes; then the kernel has time to free what lost its last page."""
+    def reclaim_all(self, path: str, *, deadline_sec: float = 30) -> list[Window]:
+        """Windows until nothing is dying below `path`, or none came free by the deadline.
+
+        The last few take patience, in the guard too (its ladder of retries): memory.stat lags by two
+        seconds, a page may sit in the LRU batch of a CPU until that CPU fills it, and RCU and a kworker
+        free a memcg some time after its last page.
+        """
         done = [self.reclaim(path)]
-        while done[-1].freed_bytes and done[-1].after.dying and len(done) < windows:
-            done.append(self.reclaim(path))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + deadline_sec
         while self.dying(path) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if self.dying(path) and len(done) < windows:  # memory.stat lags: a few pages may be left
+            if not done[-1].freed_bytes:
+                time.sleep(1)
             done.append(self.reclaim(path))
-            time.sleep(1)
         return done
 
     def settle(self) -> None:
