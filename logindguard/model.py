@@ -25,6 +25,8 @@ class Source(StrEnum):
     LOGIN1 = "login1"
     SYSTEMD1 = "systemd1"
     CGROUP_WATCH = "cgroup-watch"
+    PAM = "pam"  # the hook at close_session
+    STOP_POST = "stop-post"  # the hook in ExecStopPost=
 
 
 class Phase(StrEnum):
@@ -82,7 +84,8 @@ class Residue:
     """What dying memcgs still hold directly under one live parent.
 
     Every `_bytes` is parent minus its live children, from memory.stat, never
-    below 0. `file_bytes` includes shmem, as in the kernel's own counter.
+    below 0. `file_bytes` includes shmem, as in the kernel's own counter. cgroup
+    v1 keeps no count per cgroup: there `dying` is that of the whole hierarchy.
     """
 
     path: str
@@ -119,6 +122,8 @@ class Reading:
     memory_some_percent: float | None  # PSI, None where the kernel does not measure it
     predicted_write_usec: int  # kernel time of the smallest write
     read_usec: int = 0  # CPU time that this reading took: memory.stat of a sick host takes up to a second
+    shields: bool = True  # live cgroups beside the dying ones can be shielded
+    live_bytes: int = 0  # anon and file of live cgroups that a reclaim could take, where none can be shielded
     mapped_lost_bytes: int = 0  # mapped share that went with earlier windows here, forgiven little by little
 
 
