@@ -58,7 +58,7 @@ test-native: setup need-root
 
 demo: setup need-root
 	@mkdir -p build dist
-	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.vm.demo
+	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.demo.vm
 
 .venv/linters: Makefile | setup
 	rm -rf .venv

@@ -1,4 +1,4 @@
-"""The demo's judgement and its way of telling; `make demo` itself is the test of the rest."""
+"""The demo's judgement and its way of telling; `make demo-vm` itself is the test of the rest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TextIO
 
 import pytest
 
-from tests.vm.demo import Round, shortcomings, table
-from tests.vm.progress import Progress
+from tests.demo.progress import Progress
+from tests.demo.vm import Round, shortcomings, summary
 
 LOGINS = 24
 WITHOUT = Round(
@@ -49,7 +49,7 @@ def test_each_shortcoming_is_a_sentence(without: Round, guarded: Round, sentence
 
 
 def test_table_has_both_sides() -> None:
-    lines = table(LOGINS, WITHOUT, GUARDED).splitlines()
+    lines = summary(LOGINS, WITHOUT, GUARDED).splitlines()
     assert re.fullmatch(r"dying memcgs under user\.slice after +28 +1", lines[3])
     assert re.fullmatch(r"page cache held by dying memcgs after +100\.0M +4K", lines[6])
     assert re.fullmatch(r"seconds from logout to release, median +- +0\.47", lines[9])

@@ -1,4 +1,4 @@
-"""What `make demo` runs: the same logins on a freshly booted Debian without and with the guard.
+"""What `make demo-vm` runs: the same logins on a freshly booted Debian without and with the guard.
 
 Exits 0 when the guard did its job, 1 with a sentence when it did not or the demo could not run.
 """
@@ -6,7 +6,6 @@ Exits 0 when the guard did its job, 1 with a sentence when it did not or the dem
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import sys
 import time
@@ -14,16 +13,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from logindguard.model import ReclaimRecord
 from logindguard.record.entry import from_fields
+from tests.demo.interrupt import Interrupted, raise_when_interrupted
+from tests.demo.progress import Progress
+from tests.demo.table import number, seconds, size, table
 from tests.lab import neighbour
 from tests.vm.image import RigError
 from tests.vm.machine import Machine
 from tests.vm.package import deb
-from tests.vm.progress import Progress
 from tests.vm.ssh import CommandError
 from tests.vm.system import BOOKWORM
 
@@ -37,14 +36,6 @@ WAIT_MAX_SEC = 60  # for the guard, as long as it is above the floor
 ABOVE_FLOOR = 2
 USER_SLICE = "/user.slice"
 UNIT = "logindguard.service"
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM; like KeyboardInterrupt nothing on the way may take it for an error."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +54,11 @@ class Round:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="make demo-vm", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--logins", type=int, default=LOGINS, help=f"on each side (default: {LOGINS})")
     logins = parser.parse_args().logins
     progress = Progress()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)  # an exception, so that the machine is cleaned up
+    raise_when_interrupted()
     try:
         # The package is built while the machine is, and needed only for the second side.
         with ThreadPoolExecutor(1) as builder:
@@ -77,7 +67,7 @@ def main() -> int:
                 progress.step(f"booted in {machine.boot_seconds:.0f} s")
                 without, guarded = both_sides(machine, package, progress, logins)
                 failures = shortcomings(logins, without, guarded)
-                print(f"\n{table(logins, without, guarded)}\n", flush=True)
+                print(f"\n{summary(logins, without, guarded)}\n", flush=True)
                 if failures:
                     print(machine.journal("--unit", UNIT, "--lines=40"), file=sys.stderr)
     except (RigError, CommandError, TimeoutError, ConnectionError) as error:
@@ -231,44 +221,25 @@ def shortcomings(logins: int, without: Round, guarded: Round) -> list[str]:
     return failures
 
 
-def table(logins: int, without: Round, guarded: Round) -> str:
-    def number(value: int | None) -> str:
-        return "-" if value is None else str(value)
-
+def summary(logins: int, without: Round, guarded: Round) -> str:
     def either(show: Callable[[Round], str]) -> tuple[str, str]:
         return show(without), show(guarded)
 
-    rows = (
-        ("", ("WITHOUT GUARD", "WITH GUARD")),
-        ("logins by ssh", (str(logins), str(logins))),
-        ("dying memcgs under user.slice before", either(lambda each: number(each.dying_before))),
-        ("dying memcgs under user.slice after", either(lambda each: number(each.dying_after))),
-        ("  seconds after the last logout", either(lambda each: f"{each.waited_sec:.0f}")),
-        ("  floor: left after sync and drop_caches", either(lambda each: number(each.floor))),
-        ("page cache held by dying memcgs after", either(lambda each: size(each.residue_bytes))),
-        ("page cache freed by the guard", either(lambda each: size(each.freed_bytes))),
-        ("pages stolen from the live neighbour", either(lambda each: number(each.stolen_pages))),
-        ("seconds from logout to release, median", either(lambda each: seconds(each.release_usec))),
-        ("CPU seconds used by the guard", either(lambda each: seconds(each.cpu_usec))),
+    return table(
+        (
+            ("", ("WITHOUT GUARD", "WITH GUARD")),
+            ("logins by ssh", (str(logins), str(logins))),
+            ("dying memcgs under user.slice before", either(lambda each: number(each.dying_before))),
+            ("dying memcgs under user.slice after", either(lambda each: number(each.dying_after))),
+            ("  seconds after the last logout", either(lambda each: f"{each.waited_sec:.0f}")),
+            ("  floor: left after sync and drop_caches", either(lambda each: number(each.floor))),
+            ("page cache held by dying memcgs after", either(lambda each: size(each.residue_bytes))),
+            ("page cache freed by the guard", either(lambda each: size(each.freed_bytes))),
+            ("pages stolen from the live neighbour", either(lambda each: number(each.stolen_pages))),
+            ("seconds from logout to release, median", either(lambda each: seconds(each.release_usec))),
+            ("CPU seconds used by the guard", either(lambda each: seconds(each.cpu_usec))),
+        )
     )
-    return "\n".join(f"{name:<42}{left:>14}{right:>14}" for name, (left, right) in rows)
-
-
-def size(value: int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value / (1 << 20):.1f}M" if value >= 1 << 20 else f"{value / (1 << 10):.0f}K"
-
-
-def seconds(usec: float | None) -> str:
-    return "-" if usec is None else f"{usec / 1e6:.2f}"
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    # timeout(1) sends it twice, people press it twice: the clean-up must not be cut short.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
 
 
 if __name__ == "__main__":
