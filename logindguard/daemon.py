@@ -17,13 +17,15 @@ from typing import Any
 from . import __version__, policy
 from .config import Config
 from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, load
+from .dbus.api import manager
+from .dbus.server import Server
 from .guard import Guard
 from .kernel.backend import Backend
 from .kernel.cgroupfs import Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle
 from .kernel.shield import Ledger, LedgerError, restore
-from .model import Decision, ReclaimRecord
+from .model import Decision, Mode, ReclaimRecord
 from .notify import Notifier
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
@@ -73,6 +75,14 @@ class Daemon:
             rescan=self._watch.rescan,
         )
         self._freed_bytes = 0
+
+    @property
+    def mode(self) -> Mode:
+        return self._backend.mode
+
+    @property
+    def mode_reason(self) -> str:
+        return self._backend.reason
 
     def _covers(self, unit: str) -> bool:
         return policy.covers(unit, self._config.units)
@@ -140,18 +150,21 @@ class Daemon:
             raise fatal
 
     async def _listen(self) -> None:
-        """Hear of teardowns over the bus. Without one the cgroup tree alone tells, and it is tried again."""
+        """Hear of teardowns and of tools over the bus. Without one the cgroup tree alone tells."""
         bus = await self._connect()
+        server = Server(bus, manager(self))
         inode_of = self._backend.hierarchy.inode_of
         login1, systemd1 = Login1(bus, self._registry, inode_of), Systemd1(bus, self._registry, inode_of)
         try:
             await login1.start()
             await systemd1.start()
             log.info("logind and systemd tell of teardowns, and the cgroup tree.")
+            await server.start()
             await bus.wait_disconnected()
         except BusError as error:
             raise Fatal(f"The system bus does not answer: {error}.", os.EX_TEMPFAIL) from error
         finally:
+            server.stop()
             login1.stop()
             systemd1.stop()
             bus.close()

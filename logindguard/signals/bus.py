@@ -21,7 +21,7 @@ from dbus_next import Message, MessageType, Variant
 
 from .connection import BusError, BusTimeout, Connection, bounded, open_connection
 
-__all__ = ["BusError", "BusTimeout", "SystemBus"]
+__all__ = ["BusError", "BusTimeout", "SystemBus", "plain"]
 
 TIMEOUT_SEC = 10.0
 
@@ -105,11 +105,19 @@ class SystemBus:
         if reply.message_type is MessageType.ERROR:
             text = reply.body[0] if reply.signature.startswith("s") else ""
             raise BusError(reply.error_name, text)
-        return [_plain(value) for value in reply.body]
+        return [plain(value) for value in reply.body]
 
     async def add_match(self, rule: str) -> None:
         """Asks the daemon for the broadcasts that `rule` describes."""
         await self.call(_DAEMON, _DAEMON_PATH, _DAEMON, "AddMatch", "s", [rule])
+
+    async def remove_match(self, rule: str) -> None:
+        await self.call(_DAEMON, _DAEMON_PATH, _DAEMON, "RemoveMatch", "s", [rule])
+
+    def send(self, message: Any) -> None:
+        """Sends a reply or signal, which nobody answers; TypeError or the like when its body is wrong."""
+        if self.connected:  # else its descriptor may be somebody else's by now
+            self._connection.send(message)
 
     async def track(self, name: str, on_change: Callable[[str], None] | None = None) -> str:
         """Follows who owns a well-known name; the unique name of its owner now, "" for nobody.
@@ -175,7 +183,7 @@ class SystemBus:
             return
         for route in self._routes.get((message.interface, message.member), ()):
             if self.is_owner(message.sender, route.sender) and route.takes(message.path, message.signature):
-                route.handler(message.path, [_plain(value) for value in message.body])
+                route.handler(message.path, [plain(value) for value in message.body])
 
     def _owner_changed(self, name: str, _old_owner: str, new_owner: str) -> None:
         if name in self._tracked:
@@ -184,11 +192,12 @@ class SystemBus:
                 callback(new_owner)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a message's body without its variants."""
     if isinstance(value, Variant):
-        return _plain(value.value)
+        return plain(value.value)
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return value

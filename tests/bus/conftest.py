@@ -40,16 +40,28 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
   </policy>
 </busconfig>
 """
+STRICT = """    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <include>{policy}</include>
+"""
 
 
 class Daemon:
-    """A running dbus-daemon with the rules of the system bus, where anybody may own any name."""
+    """A running dbus-daemon with the rules of the system bus, where anybody may own and call any name.
 
-    def __init__(self, directory: Path) -> None:
+    With `policy`, a file as services ship it, only what that allows.
+    """
+
+    def __init__(self, directory: Path, *, policy: Path | None = None) -> None:
         self._socket = directory / "bus"
         self.address = f"unix:path={self._socket}"
         config = directory / "bus.conf"
-        config.write_text(CONFIG.format(socket=self._socket))
+        text = CONFIG.format(socket=self._socket)
+        if policy is not None:
+            text = text.replace("  </policy>\n", STRICT.format(policy=policy))
+        config.write_text(text)
         self._process = subprocess.Popen(
             ["/usr/bin/dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"],
             stdout=subprocess.PIPE,
@@ -74,6 +86,7 @@ class Daemon:
 def short_dir() -> Iterator[Path]:
     """Socket paths may have 107 bytes; those of tmp_path can have more."""
     directory = Path(tempfile.mkdtemp(prefix="lg-bus-"))
+    directory.chmod(0o711)  # ordinary users connect too
     yield directory
     shutil.rmtree(directory)
 

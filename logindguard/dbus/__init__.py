@@ -1,0 +1,1 @@
+"""What tools call over D-Bus. The only package besides signals/ that knows dbus-next."""

@@ -1,0 +1,112 @@
+"""The Manager as shipped: its files against its table, and what the bus's own rules allow."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from logindguard import __version__
+from logindguard.dbus.api import manager
+from logindguard.dbus.names import BUS_NAME, MANAGER, PATH
+from logindguard.dbus.server import Server
+from logindguard.model import Mode
+from logindguard.signals.bus import SystemBus
+
+from .conftest import Daemon
+from .fakes import Peer
+
+FILES = Path(__file__).parents[2] / "dbus"
+NOBODY = 65534
+
+
+@dataclass
+class Service:
+    mode: Mode = Mode.PRECISE
+    mode_reason: str = "a test"
+
+
+@pytest.fixture
+def strict_daemon(short_dir: Path) -> Iterator[Daemon]:
+    """With the system bus's rules, where nothing is allowed that a service's own file does not allow."""
+    daemon = Daemon(short_dir, policy=FILES / f"{BUS_NAME}.conf")
+    yield daemon
+    daemon.kill()
+
+
+@pytest.fixture
+async def served(strict_daemon: Daemon) -> AsyncIterator[Server]:
+    bus = await SystemBus.connect(strict_daemon.address, timeout_sec=5)
+    served = Server(bus, manager(Service()))
+    await served.start()
+    yield served
+    served.stop()
+    bus.close()
+
+
+async def _as_user(*command: str, uid: int = NOBODY) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"),
+        *command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+def _shape(interface: ElementTree.Element) -> list[str]:
+    """Everything about an interface but its comments."""
+    return [ElementTree.canonicalize(ElementTree.tostring(each), strip_text=True) for each in interface]
+
+
+def test_the_introspection_file_is_the_interface() -> None:
+    """It documents the interface for tools: what is added in api.py has to be added there."""
+    shipped = ElementTree.parse(FILES / f"{MANAGER}.xml").getroot().find("interface")
+    assert shipped is not None
+    assert shipped.get("name") == MANAGER
+    table = ElementTree.fromstring(manager(Service()).xml())
+    assert _shape(shipped) == _shape(table)
+
+
+async def test_anybody_may_read(strict_daemon: Daemon, served: Server) -> None:
+    read = ("busctl", f"--address={strict_daemon.address}", "get-property", BUS_NAME, PATH, MANAGER)
+    assert await _as_user(*read, "Version", "Mode", "ModeReason") == (
+        0,
+        f's "{__version__}"\ns "precise"\ns "a test"\n',
+    )
+
+
+async def test_only_root_may_be_the_guard(strict_daemon: Daemon) -> None:
+    script = (
+        "import asyncio, sys; from dbus_next.aio import MessageBus\n"
+        "async def main():\n"
+        "    bus = await MessageBus(bus_address=sys.argv[1]).connect()\n"
+        f"    print(await bus.request_name('{BUS_NAME}'))\n"
+        "asyncio.run(main())"
+    )
+    status, out = await _as_user("/usr/bin/python3", "-W", "ignore", "-c", script, strict_daemon.address)
+    assert status != 0
+    assert "is not allowed to own the service" in out
+
+
+async def test_the_rules_are_needed(strict_daemon: Daemon, served: Server) -> None:
+    """On the same bus nobody can call what has no rules: the test bus is as strict as the system's."""
+    other = await Peer.connect(strict_daemon.address)
+    call = ("busctl", f"--address={strict_daemon.address}", "call", other.unique_name, PATH, MANAGER, "M")
+    status, out = await _as_user(*call)
+    assert status != 0
+    assert "Rejected send message" in out or "Access denied" in out
+    other.close()
+
+
+def test_the_activation_file() -> None:
+    lines = (FILES / f"{BUS_NAME}.service").read_text().splitlines()
+    assert f"Name={BUS_NAME}" in lines
+    assert "SystemdService=logindguard.service" in lines
