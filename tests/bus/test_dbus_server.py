@@ -289,7 +289,9 @@ async def test_no_reply_where_none_is_wanted(client: Client, service: Service) -
     await until(lambda: service.callers)
     await client.answer_to("Ping", interface="org.freedesktop.DBus.Peer")
     kinds = [message.message_type for message in replies]
-    assert kinds == [MessageType.METHOD_RETURN]  # of Ping
+    assert [kind for kind in kinds if kind is not MessageType.SIGNAL] == [
+        MessageType.METHOD_RETURN
+    ]  # of Ping
 
 
 async def test_signals_and_strange_replies_are_no_calls(
