@@ -29,16 +29,31 @@ from .model import Decision, Mode, ReclaimRecord
 from .notify import Notifier
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
-from .signals.bus import BusError, SystemBus
+from .record.log import managed
 from .signals.cgroup_watch import CgroupWatch
-from .signals.login1 import Login1
+from .signals.listener import Listener
 from .signals.registry import Registry
-from .signals.systemd1 import Systemd1
 from .sweep import Sweep
 
 RUNTIME_DIRECTORY = Path("/run/logindguard")
-BUS_RETRY_SEC = 30.0
 STOP_AGAIN_SEC = 1.0
+PARTIAL_TREE = (
+    "Only a part of the machine's cgroups is seen here, as in a container: the others are left to the guard"
+    " of the host, which sees these too."
+)
+
+HELP = """\
+Releases the page cache that dying memory cgroups hold.
+
+Stays in the foreground, with or without a service manager, a system bus or
+logind. Tells in the journal what it does, or on standard error where systemd
+did not start it."""
+HELP_AFTER = """\
+SIGTERM and SIGINT end it, SIGHUP makes it read its settings again.
+
+exit status: 0 ended as asked, 2 wrong arguments, 69 no memory controller,
+70 internal error, 71 the kernel refused, 73 no place for the ledger,
+77 not root, 78 wrong settings"""
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +74,20 @@ class Daemon:
         self._config = config
         self._backend = backend
         self._notifier = Notifier()
-        self._journal = Journal()
+        self._journal = _journal(options)
         self._prompt = ThreadPoolExecutor(1, "prompt")
         self._idle = ThreadPoolExecutor(1, "idle", make_this_thread_idle)
         self._reclaimer = Reclaimer(backend, config, prompt=self._prompt, idle=self._idle)
         self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
         self._registry = Registry(self._covers, self._guard.heard)
         self._watch = CgroupWatch(backend.hierarchy.mount, config.roots, self._registry)
+        self._listener = Listener(
+            options.bus_address,
+            self._registry,
+            backend.hierarchy.inode_of,
+            tell=self._journal.sources,
+            serve=lambda bus: Server(bus, manager(self)),
+        )
         self._sweep = Sweep(
             self._reclaimer,
             tell=self._tell,
@@ -125,10 +147,12 @@ class Daemon:
         tasks = [
             _supervised(self._guard.run(), end),
             _supervised(self._sweep.run(), end),
-            _supervised(self._listen(), end),
+            _supervised(self._listener.run(), end),
             _supervised(self._notifier.watchdog(), end),
         ]
         self._journal.mode(self._backend.mode, self._backend.reason)
+        if not self._backend.hierarchy.whole:
+            log.warning(PARTIAL_TREE)
         self._status()
         self._notifier.ready()
         try:
@@ -148,38 +172,6 @@ class Daemon:
             await asyncio.to_thread(self._idle.shutdown)
         if fatal is not None:
             raise fatal
-
-    async def _listen(self) -> None:
-        """Hear of teardowns and of tools over the bus. Without one the cgroup tree alone tells."""
-        bus = await self._connect()
-        server = Server(bus, manager(self))
-        inode_of = self._backend.hierarchy.inode_of
-        login1, systemd1 = Login1(bus, self._registry, inode_of), Systemd1(bus, self._registry, inode_of)
-        try:
-            await login1.start()
-            await systemd1.start()
-            log.info("logind and systemd tell of teardowns, and the cgroup tree.")
-            await server.start()
-            await bus.wait_disconnected()
-        except BusError as error:
-            raise Fatal(f"The system bus does not answer: {error}.", os.EX_TEMPFAIL) from error
-        finally:
-            server.stop()
-            login1.stop()
-            systemd1.stop()
-            bus.close()
-        raise Fatal("The connection to the system bus was lost.", os.EX_TEMPFAIL)
-
-    async def _connect(self) -> SystemBus:
-        told = False
-        while True:
-            try:
-                return await SystemBus.connect(self._options.bus_address)
-            except (BusError, OSError) as error:
-                if not told:
-                    log.warning("No system bus (%s): only the cgroup tree tells of teardowns.", error)
-                    told = True
-            await asyncio.sleep(BUS_RETRY_SEC)
 
     def _reload(self) -> None:
         self._notifier.reloading()
@@ -214,21 +206,33 @@ def _supervised(work: Coroutine[Any, Any, None], end: Callable[[Fatal | None], N
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="logindguardd",
-        description="Releases the page cache that dying memory cgroups hold.",
+        description=HELP,
+        epilog=HELP_AFTER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"logindguard {__version__}")
     parser.add_argument(
-        "--config", type=Path, help=f"settings (default: {DEFAULT_FILE}, which may be missing)"
+        "--config", type=Path, metavar="FILE",
+        help=f"settings (default: {DEFAULT_FILE}, if there is one, then {DEFAULT_DROPINS}/*.yaml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", help="each entry on standard output too, as a line of JSON"
     )
     parser.add_argument(
         "--restore", action="store_true", help="put back memory.min that a killed run left, and exit"
     )
     parser.add_argument(
-        "--runtime-directory", type=Path, default=RUNTIME_DIRECTORY, help="where the ledger is"
-    )
-    parser.add_argument("--bus-address", help="a bus other than the system's")
+        "--runtime-directory", type=Path, default=RUNTIME_DIRECTORY, metavar="DIRECTORY",
+        help="where the ledger of what is shielded is kept (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--bus-address", metavar="ADDRESS", help="a bus other than the system's")
     return parser.parse_args(argv)
+
+
+def _journal(options: argparse.Namespace) -> Journal:
+    """For a service the journal, for a person the terminal; asked for, JSON for a program as well."""
+    return Journal(wanted=managed(), json_lines=sys.stdout if options.json else None)
 
 
 def _load(options: argparse.Namespace) -> Config:
@@ -252,13 +256,13 @@ def _prepare(options: argparse.Namespace) -> tuple[Hierarchy, Ledger]:
     return hierarchy, ledger
 
 
-def _restore(hierarchy: Hierarchy, ledger: Ledger) -> None:
+def _restore(hierarchy: Hierarchy, ledger: Ledger, journal: Journal) -> None:
     try:
         restored = restore(hierarchy, ledger)
     except LedgerError as error:
         raise Fatal(f"memory.min was not put back: {error}.", os.EX_OSERR) from error
     if restored.total:
-        Journal().restored(str(restored))
+        journal.restored(str(restored))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -267,7 +271,8 @@ def main(argv: list[str] | None = None) -> int:
     setup_logging("info")
     try:
         hierarchy, ledger = _prepare(options)
-        _restore(hierarchy, ledger)  # before the settings are read: it must work whatever they say
+        # Before the settings are read: it must work whatever they say.
+        _restore(hierarchy, ledger, _journal(options))
         if options.restore:
             return os.EX_OK
         try:

@@ -7,6 +7,7 @@ the hierarchy ("/user.slice/user-1000.slice"), the root itself being "/".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -27,6 +28,15 @@ class Source(StrEnum):
     CGROUP_WATCH = "cgroup-watch"
     PAM = "pam"  # the hook at close_session
     STOP_POST = "stop-post"  # the hook in ExecStopPost=
+
+
+SOURCE_WORDS: Mapping[Source, str] = {
+    Source.LOGIN1: "logind",
+    Source.SYSTEMD1: "systemd",
+    Source.CGROUP_WATCH: "the cgroup tree",
+    Source.PAM: "the PAM hook",
+    Source.STOP_POST: "the hook in ExecStopPost=",
+}
 
 
 class Phase(StrEnum):
@@ -199,3 +209,10 @@ class ReclaimRecord:
     longest_write_usec: int = 0
     release_usec: int | None = None  # from the last rmdir heard to the end of the reclaim
     context: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who told of it: those of its teardowns in the order heard, or `sweep`, which goes and looks."""
+        if self.way is Way.SWEEP:
+            return (Way.SWEEP,)
+        return tuple(dict.fromkeys(teardown.source for teardown in self.teardowns))

@@ -54,6 +54,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + ("…" if len(names) > most else "")
 
 
+def joined(names: Sequence[str]) -> str:
+    """All of them: "logind, systemd and the cgroup tree"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def printable(text: str) -> str:
     """`text` on one line without anything that could pass for another line, field or terminal command.
 

@@ -238,6 +238,13 @@ class Hierarchy:
     mount: Path
     options: frozenset[str] = frozenset()
 
+    @property
+    def whole(self) -> bool:
+        """Whether all cgroups are below this mount; else, as in most containers, those of a subtree."""
+        if self.version == 1:
+            return (self.mount / "release_agent").exists()  # CFTYPE_ONLY_ON_ROOT
+        return not (self.mount / "cgroup.events").exists()  # CFTYPE_NOT_ON_ROOT
+
     def open(self, path: str) -> Cgroup:
         """Open by cgroup path. `path` comes from readings, never from a user; still no `..`."""
         parts = path[1:].split("/") if path != "/" else []

@@ -16,6 +16,7 @@ from ..model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 
 PREFIX = "LOGINDGUARD_"
 TEARDOWNS = f"{PREFIX}TEARDOWNS"
+SOURCES = f"{PREFIX}SOURCES"
 CONTEXT = f"{PREFIX}CONTEXT_"
 
 _PARSERS = {
@@ -73,6 +74,7 @@ def to_fields(record: ReclaimRecord, names: Mapping[int, str] | None = None) -> 
         value = getattr(record, attribute)
         if value is not None:
             entry[name] = value if isinstance(value, int) else str(value)
+    entry[SOURCES] = " ".join(record.sources)
     of = subjects(record, names or {})
     if of["UNIT"]:
         entry[f"{PREFIX}UNITS"] = " ".join(of["UNIT"])

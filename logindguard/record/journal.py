@@ -7,13 +7,15 @@ journald that is behind, as every service's log line may.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import TextIO
 
 from ..config_file import ConfigError
-from ..model import Mode, Outcome, ReclaimRecord, Way
-from ..text import counted, printable, span
-from .entry import BadEntry, from_fields, subjects, to_fields
-from .log import Field, setup_logging, to_journal, to_stderr
+from ..model import SOURCE_WORDS, Mode, Outcome, ReclaimRecord, Source, Way
+from ..text import counted, joined, printable, span
+from .entry import SOURCES, BadEntry, from_fields, subjects, to_fields
+from .log import Field, setup_logging, to_journal, to_json, to_stderr
 from .sentence import sentence
 from .users import Users
 
@@ -33,16 +35,22 @@ class Kind(StrEnum):
     SWEEP_PAUSED = "e7ca610dd31e4deb8f8451434753afc7"
     SWEEP_RESUMED = "45ea4c8392e2487389c81f611a889340"
     MODE = "e885d0ec4a8149fbb44be4bd3150d1b1"
+    SOURCES = "37b164b460414d34ba89a9d186996ccf"
     FORECAST = "d79e8eff37e4499799e5d38ef1766727"
     RESTORED = "3abec4fb716541eca216f6a30ff08308"
     CONFIG_ERROR = "21f95416156c46eb970ce7dee28e995b"
 
 
 class Journal:
-    """Entries go to journald, or as lines to stderr where it does not listen."""
+    """Entries go to journald, or as lines to stderr where that does not listen or is not `wanted`.
 
-    def __init__(self) -> None:
+    `json_lines` gets all of them too.
+    """
+
+    def __init__(self, *, wanted: bool = True, json_lines: TextIO | None = None) -> None:
         self._users = Users()
+        self._wanted = wanted
+        self._json_lines = json_lines
 
     def record(self, record: ReclaimRecord) -> None:
         """One entry for the group; at debug level one more for each of its units."""
@@ -79,6 +87,14 @@ class Journal:
         entry: tuple[Field, ...] = (("LOGINDGUARD_MODE", mode), ("LOGINDGUARD_REASON", reason))
         self._send(Kind.MODE, priority, message, *entry)
 
+    def sources(self, telling: Sequence[Source], why: str) -> None:
+        """Who tells of teardowns, at the start and after each change; `why` the others do not."""
+        words = [SOURCE_WORDS[source] for source in telling]
+        alone = " alone" if len(words) == 1 else ""
+        message = f"Teardowns are told by {joined(words)}{alone}{f'; {why}' if why else ''}"
+        entry: tuple[Field, ...] = ((SOURCES, " ".join(telling)), ("LOGINDGUARD_REASON", why))
+        self._send(Kind.SOURCES, NOTICE if why else INFO, message, *entry)
+
     def forecast(self, dying: int, duration_usec: int) -> None:
         """A first pass found many; `duration_usec` is how long they will take."""
         message = (
@@ -110,7 +126,10 @@ class Journal:
         head: list[Field] = [("MESSAGE", printable(message)), ("PRIORITY", priority)]
         if kind is not None:
             head.append(("MESSAGE_ID", kind))
-        if not to_journal([*head, *entry]):
+        fields = [*head, *entry]
+        if self._json_lines is not None:
+            to_json(fields, self._json_lines)
+        if not (self._wanted and to_journal(fields)):
             to_stderr(priority, message)
 
 

@@ -1,4 +1,4 @@
-"""The ways out for a line: journald where it listens, stderr otherwise.
+"""The ways out for a line: journald for a service, stderr for a person, JSON for a program.
 
 Nothing that a user named may forge a line or a field. On stderr a line end would begin another
 line, and `<0>` there another priority, so control characters are written as escapes; the
@@ -7,11 +7,13 @@ journal's own protocol is binary and takes any value as it is.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from ..text import printable
 
@@ -38,12 +40,35 @@ def to_journal(fields: Iterable[Field]) -> bool:
 
 
 def to_stderr(priority: int, message: str) -> None:
-    """One line with the priority prefix of sd-daemon(3). Nobody to read it is no error."""
+    """One line, for a service manager with the prefix of sd-daemon(3). Nobody to read it is no error."""
+    prefix = f"<{priority}>" if managed() else ""
     try:
-        sys.stderr.write(f"<{priority}>{printable(message)}\n")
+        sys.stderr.write(f"{prefix}{printable(message)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):  # closed, or a pipe without a reader
         return
+
+
+def to_json(fields: Iterable[Field], stream: TextIO) -> None:
+    """One line, in the form of `journalctl -o json`: all values are text, a repeated field is a list."""
+    entry: dict[str, list[str]] = {}
+    for name, value in fields:
+        entry.setdefault(name, []).append(str(value))
+    line = {name: values if len(values) > 1 else values[0] for name, values in entry.items()}
+    try:
+        stream.write(json.dumps(line) + "\n")
+        stream.flush()
+    except (OSError, ValueError):  # as above
+        return
+
+
+def managed() -> bool:
+    """Whether a service manager reads stderr: systemd tells its own process so, and hands on a stream.
+
+    systemd.exec(5). What a shell inherited from a service that it runs in says nothing of this process.
+    """
+    pid = os.environ.get("SYSTEMD_EXEC_PID")
+    return pid == str(os.getpid()) or _stderr_is_journal()
 
 
 def setup_logging(level: str = "info") -> None:
@@ -56,8 +81,7 @@ def setup_logging(level: str = "info") -> None:
         handler = _JournalHandler()
     else:
         handler = logging.StreamHandler()
-    managed = bool(os.environ.get("INVOCATION_ID")) and not os.isatty(2)
-    handler.setFormatter(_Formatter(prefixed=managed))
+    handler.setFormatter(_Formatter(prefixed=managed()))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

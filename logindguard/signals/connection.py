@@ -23,6 +23,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from dbus_next import BusType
+from dbus_next._private.address import get_bus_address
 from dbus_next.aio import MessageBus
 from dbus_next.errors import AuthError
 
@@ -163,8 +164,11 @@ def _connected_socket(address: str | None) -> Connection | None:
         return Connection(address)
     except BlockingIOError:
         return None
-    except Exception as error:  # dbus-next raises OSError, its own errors and bare Exception here
-        raise BusError("org.freedesktop.DBus.Error.NoServer", str(error)) from error
+    except OSError as error:
+        where = address or get_bus_address(BusType.SYSTEM)
+        raise BusError("org.freedesktop.DBus.Error.NoServer", f"{where}: {error.strerror}") from error
+    except Exception as error:  # dbus-next raises its own errors and bare Exception here
+        raise BusError("org.freedesktop.DBus.Error.NoServer", f"{address}: {error}") from error
     finally:
         socket.setdefaulttimeout(default_timeout_sec)
 

@@ -76,6 +76,9 @@ class Peer:
         if self._connection.connected:
             self._connection.disconnect()
             self._connection._finalize(None)
+        lost = self._connection._disconnect_future
+        if lost.done() and not lost.cancelled():
+            lost.exception()  # seen: the bus was killed before
         self._connection._stream.close()
         self._connection._sock.close()
 

@@ -22,7 +22,8 @@ ENDED = ("session-3.scope", 101, "ended", "systemd1")
 async def source(bus: SystemBus, tree: Tree, systemd1: FakeSystemd1) -> AsyncIterator[Systemd1]:
     source = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.5)
     await source.start()
-    await until(lambda: systemd1.calls == ["Subscribe"])
+    await until(lambda: not source.silent)
+    assert systemd1.calls == ["Subscribe"]
     systemd1.calls.clear()
     yield source
     source.stop()
@@ -143,17 +144,37 @@ async def test_already_subscribed_is_harmless(
     source = Systemd1(bus, tree.registry, tree.inode_of)
     with caplog.at_level("DEBUG", logger="logindguard"):
         await source.start()
+        await until(lambda: systemd1.calls)
         await settle(bus, systemd1, source)
     assert systemd1.calls == ["Subscribe"]
     assert caplog.records == []
 
 
 async def test_no_systemd_on_this_bus(bus: SystemBus, tree: Tree, stranger: Peer) -> None:
-    source = Systemd1(bus, tree.registry, tree.inode_of)
-    await source.start()
+    told: list[str] = []
+    manager = Systemd1(bus, tree.registry, tree.inode_of, changed=lambda: told.append(manager.silent))
+    await manager.start()
+    assert manager.silent == "not on the bus"
     await stranger.own(FakeSystemd1.NAME)
     await until(lambda: stranger.calls == ["Subscribe"])
-    await until(lambda: len(source._chores) == 0)
+    refusal = "refused (org.freedesktop.DBus.Error.UnknownObject: not here)"
+    await until(lambda: told == ["no answer yet", refusal])
+    manager.stop()
+    await asyncio.sleep(0)
+
+
+async def test_one_that_does_not_answer_is_asked_again(
+    bus: SystemBus, tree: Tree, systemd1: FakeSystemd1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logindguard.signals.manager.MEET_AGAIN_SEC", 0.05)
+    systemd1.silent.add("Subscribe")
+    manager = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.05)
+    await manager.start()
+    await until(lambda: systemd1.calls == ["Subscribe", "Subscribe"])
+    assert manager.silent == "no answer yet"
+    systemd1.silent.clear()
+    await until(lambda: not manager.silent)
+    manager.stop()
 
 
 async def test_the_bus_goes_while_a_job_is_looked_at(

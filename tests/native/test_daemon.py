@@ -4,146 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from logindguard.kernel.cgroupfs import detect
 from tests.bus.conftest import Daemon as Bus
 from tests.conftest import Tell
+from tests.native.launcher import CHECKOUT, DEADLINE_SEC, Launcher
 
 pytestmark = pytest.mark.native
 
-CHECKOUT = Path(__file__).parents[2]
 CLK_TCK = os.sysconf("SC_CLK_TCK")
-DEADLINE_SEC = 20.0
-
-
-@pytest.fixture
-def short_dir() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="lg-"))
-    yield directory
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def root() -> Iterator[str]:
-    """The subtree that the program is confined to."""
-    hierarchy = detect()
-    assert hierarchy is not None, "no memory controller here"
-    path = f"/lgtest-{os.getpid()}"
-    directory = hierarchy.mount / path.strip("/")
-    directory.mkdir()
-    yield path
-    directory.rmdir()
-
-
-@dataclass
-class Run:
-    """One running daemon and what it told its service manager."""
-
-    process: subprocess.Popen[str]
-    manager: socket.socket
-    told: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)  # lines on stderr so far
-
-    def __post_init__(self) -> None:
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said.append(line)
-
-    def wait_said(self, words: str) -> None:
-        deadline = time.monotonic() + DEADLINE_SEC
-        while not any(words in line for line in self.said):
-            assert time.monotonic() < deadline, f"{words!r} was not said, only {self.said}"
-            time.sleep(0.05)
-
-    def wait_told(self, words: str) -> None:
-        deadline = time.monotonic() + DEADLINE_SEC
-        while not any(words in line for line in self.told):
-            self.manager.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                self.told += self.manager.recv(4096).decode().splitlines()
-            except TimeoutError:
-                pytest.fail(f"{words} was not told in {DEADLINE_SEC} s, only {self.told}")
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        return self.ended()
-
-    def ended(self) -> tuple[int, str]:
-        self.process.wait(timeout=DEADLINE_SEC)
-        self._reader.join(DEADLINE_SEC)
-        return self.process.returncode, "".join(self.said)
-
-
-class Launcher:
-    def __init__(self, directory: Path, root: str) -> None:
-        self.directory = directory
-        self.config = directory / "config.yaml"
-        self.config.write_text(f"roots: [{root}]\n")
-        self.runs: list[Run] = []
-
-    def start(self, *arguments: str, **environment: str) -> Run:
-        path = self.directory / f"notify-{len(self.runs)}"
-        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        manager.bind(str(path))
-        run = Run(launch(self.directory, *arguments, NOTIFY_SOCKET=str(path), **environment), manager)
-        self.runs.append(run)
-        return run
-
-    def close(self) -> None:
-        for run in self.runs:
-            run.manager.close()
-            if run.process.poll() is None:
-                run.process.kill()
-            run.ended()
-            assert run.process.stderr is not None
-            run.process.stderr.close()
-
-
-def launch(directory: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    given = [
-        *("--config", str(directory / "config.yaml")),
-        *("--runtime-directory", str(directory / "run")),
-        *arguments,
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-m", "logindguard", *given],
-        cwd=CHECKOUT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.fixture
-def bus(short_dir: Path) -> Iterator[Bus]:
-    bus = Bus(short_dir)
-    yield bus
-    bus.kill()
-
-
-@pytest.fixture
-def launcher(short_dir: Path, root: str) -> Iterator[Launcher]:
-    launcher = Launcher(short_dir, root)
-    yield launcher
-    launcher.close()
 
 
 def test_ready_status_and_a_clean_stop(launcher: Launcher, bus: Bus) -> None:
@@ -196,23 +71,6 @@ def test_reload_keeps_the_old_settings_when_the_new_are_wrong(launcher: Launcher
     assert f"{launcher.config}:3: sweep.cpu_percent" in errors
     assert "The settings stay as they were" in errors
     assert errors.count("Settings were read again") == 1
-
-
-def test_losing_the_bus_ends_it(launcher: Launcher, bus: Bus) -> None:
-    run = launcher.start("--bus-address", bus.address)
-    run.wait_told("READY=1")
-    run.wait_said("logind and systemd tell of teardowns")  # READY does not wait for the bus
-    bus.kill()
-    status, errors = run.ended()
-    assert status == os.EX_TEMPFAIL
-    assert "The connection to the system bus was lost." in errors
-
-
-def test_without_a_bus_the_tree_tells(launcher: Launcher) -> None:
-    run = launcher.start("--bus-address", "unix:path=/nonexistent/bus")
-    run.wait_told("READY=1")
-    run.wait_said("only the cgroup tree tells of teardowns")
-    assert run.end()[0] == 0
 
 
 def test_restore_alone_needs_no_settings(launcher: Launcher) -> None:

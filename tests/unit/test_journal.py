@@ -11,7 +11,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -253,6 +253,11 @@ def no_journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def as_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+
+
+@pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -262,7 +267,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-@pytest.mark.usefixtures("no_journald")
+@pytest.mark.usefixtures("no_journald", "as_a_service")
 def test_without_journald_lines_go_to_stderr(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,6 +276,8 @@ def test_without_journald_lines_go_to_stderr(
     journal.mode(Mode.OBSERVE, "the kernel reparents")
     journal.paused("memory pressure (12 % some)")
     journal.paused("")
+    journal.sources((Source.LOGIN1, Source.SYSTEMD1, Source.CGROUP_WATCH), "")
+    journal.sources((Source.CGROUP_WATCH,), "no system bus (a\n<0>b)")
     journal.forecast(12_000, 182_000_000)
     journal.restored("3 cgroups")
     journal.config_error("FILE:3: roots expects\n<0>")
@@ -280,6 +287,8 @@ def test_without_journald_lines_go_to_stderr(
         "<5>Mode observe, nothing is reclaimed: the kernel reparents\n"
         "<6>The sweep is paused: memory pressure (12 % some)\n"
         "<6>The sweep goes on: the host has room again\n"
+        "<6>Teardowns are told by logind, systemd and the cgroup tree\n"
+        "<5>Teardowns are told by the cgroup tree alone; no system bus (a\\n<0>b)\n"
         "<5>Found 12000 dying memcgs at the start: they will be released little by little, "
         "which takes about 3min 2s\n"
         "<5>Put back memory.min after a run that was killed: 3 cgroups\n"
@@ -303,6 +312,34 @@ def test_a_closed_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Journal().record(RECORD)
 
 
+def test_entries_for_a_person_and_for_a_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing goes to journald behind the back of who started it at a terminal."""
+
+    def sent(*_: object) -> bool:
+        raise AssertionError("journald was told")
+
+    monkeypatch.setattr("logindguard.record.journal.to_journal", sent)
+    monkeypatch.delenv("SYSTEMD_EXEC_PID", raising=False)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    for record in (RECORD, STRANGE):
+        Journal(wanted=False, json_lines=sys.stdout).record(record)
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0].startswith("user.slice: released 12.5M")
+    entries = [json.loads(line) for line in told.out.splitlines()]
+    assert [from_fields(entry) for entry in entries] == [RECORD, STRANGE]
+    assert entries[0]["SESSION_ID"] == ["4", "5", "6"]
+    assert entries[0]["MESSAGE_ID"] == Kind.RECLAIMED
+
+
+def test_every_record_says_who_told_of_it() -> None:
+    both = (ended(4), replace(ended(5), source=Source.CGROUP_WATCH), ended(6))
+    assert to_fields(replace(RECORD, teardowns=both))["LOGINDGUARD_SOURCES"] == "systemd1 cgroup-watch"
+    swept = replace(RECORD, teardowns=(), way=Way.SWEEP)
+    assert to_fields(swept)["LOGINDGUARD_SOURCES"] == "sweep"
+
+
 LOG_SOME = """
 import logging
 from logindguard.record.journal import setup_logging
@@ -317,11 +354,10 @@ except ValueError:
 """
 
 
-def run_logging(environment: dict[str, str], stderr: int) -> None:
-    clean = {k: v for k, v in os.environ.items() if k not in ("INVOCATION_ID", "JOURNAL_STREAM")}
-    subprocess.run(
-        [sys.executable, "-c", LOG_SOME], env=clean | environment, stderr=stderr, check=True, cwd=TOP
-    )
+def run_logging(environment: str, stderr: int) -> None:
+    clean = {k: v for k, v in os.environ.items() if k not in ("SYSTEMD_EXEC_PID", "JOURNAL_STREAM")}
+    command = ["sh", "-c", f'{environment} exec "$@"', "sh", sys.executable, "-c", LOG_SOME]
+    subprocess.run(command, env=clean, stderr=stderr, check=True, cwd=TOP)
 
 
 def read_all(descriptor: int) -> str:
@@ -340,7 +376,7 @@ def read_all(descriptor: int) -> str:
 
 def test_log_lines_under_a_service_manager_carry_their_priority() -> None:
     reader, writer = os.pipe()
-    run_logging({"INVOCATION_ID": "0" * 32}, writer)
+    run_logging("SYSTEMD_EXEC_PID=$$", writer)
     os.close(writer)
     lines = read_all(reader).splitlines()
     assert lines[0] == "<6>a b\\n<0>c"
@@ -349,9 +385,11 @@ def test_log_lines_under_a_service_manager_carry_their_priority() -> None:
     assert all(line.startswith("<3>") for line in lines[1:])
 
 
-@pytest.mark.parametrize("environment", [{}, {"INVOCATION_ID": "0" * 32}])
-def test_log_lines_for_a_person_are_plain(environment: dict[str, str]) -> None:
-    reader, writer = pty.openpty()
+@pytest.mark.parametrize("environment", ["", "SYSTEMD_EXEC_PID=1 INVOCATION_ID=0 JOURNAL_STREAM=1:1"])
+@pytest.mark.parametrize("through", [os.pipe, pty.openpty])
+def test_log_lines_for_a_person_are_plain(environment: str, through: Callable[[], tuple[int, int]]) -> None:
+    """Also where the shell runs in somebody's service, as the terminal of a desktop does."""
+    reader, writer = through()
     run_logging(environment, writer)
     os.close(writer)
     lines = read_all(reader).splitlines()
