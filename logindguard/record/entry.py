@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
+from enum import StrEnum
 from typing import Any
 
 from ..model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
@@ -18,15 +19,27 @@ PREFIX = "LOGINDGUARD_"
 TEARDOWNS = f"{PREFIX}TEARDOWNS"
 SOURCES = f"{PREFIX}SOURCES"
 CONTEXT = f"{PREFIX}CONTEXT_"
+_JSON = json.JSONDecoder()
 
-_PARSERS = {
-    "str": str,
+Parser = Callable[[Any], Any]
+"""Takes str, bytes or int; ValueError for what it cannot be."""
+
+
+def _text(value: object) -> str:
+    """What was sent, bytes of a path that is no UTF-8 included."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _member(of: type[StrEnum]) -> Parser:
+    """One lookup instead of decoding and calling the enumeration: a history has 100,000 records."""
+    known = {form: member for member in of for form in (str(member), str(member).encode())}
+    return lambda value: known.get(value) or of(_text(value))
+
+
+_PARSERS: dict[str, Parser] = {
+    "str": _text,
     "int": int,
-    "Way": Way,
-    "Outcome": Outcome,
-    "Mode": Mode,
-    "Phase": Phase,
-    "Source": Source,
+    **{of.__name__: _member(of) for of in (Way, Outcome, Mode, Phase, Source)},
 }
 _NAMES = {"id": "RECORD_ID", "residue_before_bytes": "RESIDUE_BYTES"}
 # Attribute -> (field, type, whether it may be absent), from the record itself: what is added there is told.
@@ -39,8 +52,13 @@ _SCALARS = {
     for item in fields(ReclaimRecord)
     if item.name not in ("teardowns", "context")
 }
-_TEARDOWN = {
-    item.name: (_PARSERS[str(item.type).removesuffix(" | None")], str(item.type).endswith(" | None"))
+_FIELDS = [(name, attribute, parse) for attribute, (name, parse, _) in _SCALARS.items()]
+_REQUIRED = frozenset(attribute for attribute, (_, _, optional) in _SCALARS.items() if not optional)
+_MAY_BE_NONE = frozenset(item.name for item in fields(Teardown) if str(item.type).endswith("| None"))
+_TEARDOWN: dict[str, tuple[type, Parser | None]] = {  # (type in JSON, parser where that is not all)
+    item.name: (int, None)
+    if str(item.type).startswith("int")
+    else (str, None if str(item.type).startswith("str") else _PARSERS[str(item.type)])
     for item in fields(Teardown)
 }
 
@@ -94,26 +112,31 @@ def from_fields(entry: Mapping[str, object]) -> ReclaimRecord:
     Read with the data threshold off, since a long list of teardowns is cut otherwise.
     """
     values: dict[str, Any] = {}
-    for attribute, (name, parse, optional) in _SCALARS.items():
-        if name not in entry:
-            if not optional:
-                raise BadEntry(f"{name} is missing")
-            continue
-        try:
-            values[attribute] = parse(_text(entry[name]))
-        except ValueError as error:
-            raise BadEntry(f"{name} has no valid value: {error}") from error
-    context = {
-        name.removeprefix(CONTEXT).lower(): _text(value)
-        for name, value in entry.items()
-        if name.startswith(CONTEXT)
-    }
-    return ReclaimRecord(**values, teardowns=tuple(_teardowns(entry.get(TEARDOWNS, "[]"))), context=context)
+    get = entry.get
+    for name, attribute, parse in _FIELDS:
+        value = get(name)
+        if value is not None:
+            try:
+                values[attribute] = parse(value)
+            except ValueError as error:
+                raise BadEntry(f"{name} has no valid value: {error}") from error
+    context = {}
+    if CONTEXT in " ".join(entry):  # most have none
+        context = {
+            name.removeprefix(CONTEXT).lower(): _text(value)
+            for name, value in entry.items()
+            if name.startswith(CONTEXT)
+        }
+    if missing := _REQUIRED - values.keys():
+        raise BadEntry(f"{_SCALARS[min(missing)][0]} is missing")
+    values["teardowns"] = tuple(_teardowns(entry.get(TEARDOWNS, "[]")))
+    values["context"] = context
+    return ReclaimRecord(**values)
 
 
 def _teardowns(value: object) -> Iterable[Teardown]:
     try:
-        told = json.loads(_text(value))
+        told = _JSON.decode(_text(value))
         return [_teardown(item) for item in told]
     except (ValueError, TypeError, RecursionError) as error:
         raise BadEntry(f"{TEARDOWNS} has no valid value: {error}") from error
@@ -123,16 +146,11 @@ def _teardown(item: object) -> Teardown:
     if not isinstance(item, dict):
         raise TypeError(f"not an object: {item!r}")
     values: dict[str, Any] = {}
-    for name, (parse, optional) in _TEARDOWN.items():
-        value = item.get(name)
-        if value is None and optional:
-            continue
-        if not isinstance(value, int if parse is int else str) or isinstance(value, bool):
+    for name, value in item.items():
+        kind, parse = _TEARDOWN.get(name, (None, None))
+        if kind is None or (value is None and name in _MAY_BE_NONE):
+            continue  # a later version's, or none
+        if type(value) is not kind:  # a bool is an int
             raise TypeError(f"{name} is {value!r}")
-        values[name] = parse(value)
-    return Teardown(**values)
-
-
-def _text(value: object) -> str:
-    """What was sent, bytes of a path that is no UTF-8 included."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+        values[name] = parse(value) if parse else value
+    return Teardown(**values)  # a TypeError names what is missing

@@ -9,6 +9,7 @@ import os
 import pickle
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from logindguard.record.journal import (
     to_fields,
 )
 from logindguard.record.users import Users
+from tests.journald import python, under_journald
 
 TOP = Path(__file__).parents[2]
 CATALOG = TOP / "units" / "logindguard.catalog"
@@ -214,7 +216,10 @@ def test_an_entry_reads_back_as_the_record(record: ReclaimRecord, *, as_bytes: b
         ({"LOGINDGUARD_TEARDOWNS": "["}, "LOGINDGUARD_TEARDOWNS has no valid value"),
         ({"LOGINDGUARD_TEARDOWNS": "3"}, "LOGINDGUARD_TEARDOWNS has no valid value"),
         ({"LOGINDGUARD_TEARDOWNS": "[3]"}, "LOGINDGUARD_TEARDOWNS has no valid value: not an object: 3"),
-        ({"LOGINDGUARD_TEARDOWNS": "[{}]"}, "LOGINDGUARD_TEARDOWNS has no valid value: unit is None"),
+        (
+            {"LOGINDGUARD_TEARDOWNS": "[{}]"},
+            "LOGINDGUARD_TEARDOWNS has no valid value: Teardown.__init__() missing",
+        ),
         ({"LOGINDGUARD_TEARDOWNS": "[" * 100_000}, "LOGINDGUARD_TEARDOWNS has no valid value"),
     ],
 )
@@ -403,59 +408,16 @@ def test_setup_logging_again_replaces_the_first(root_logger: logging.Logger) -> 
     assert root_logger.level == logging.DEBUG
 
 
-# The real journald, alone in a mount namespace with a /run of its own.
-UNDER_JOURNALD = """
-set -eu
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/journald.conf.d /run/log/journal
-cat >/run/systemd/journald.conf.d/test.conf <<END
-[Journal]
-Storage=volatile
-ReadKMsg=no
-Audit=
-RateLimitBurst=0
-ForwardToSyslog=no
-ForwardToConsole=no
-ForwardToWall=no
-END
-if ! [ -s /etc/machine-id ]; then
-    echo 0123456789abcdef0123456789abcdef >/run/machine-id
-    mount --bind /run/machine-id /etc/machine-id
-fi
-/lib/systemd/systemd-journald &
-journald=$!
-trap 'kill $journald; wait $journald || :' EXIT
-for _ in $(seq 100); do [ -S /run/systemd/journal/socket ] && break; sleep 0.05; done
-"$1" -c "$2" 2>/run/stderr || { cat /run/stderr >&2; exit 1; }
-journalctl --sync
-journalctl -D /run/log/journal -o json --all --no-pager SYSLOG_IDENTIFIER=logindguard
-"""
+JOURNALCTL = [
+    *("journalctl", "-D", "/run/log/journal", "-o", "json", "--all", "--no-pager"),
+    "SYSLOG_IDENTIFIER=logindguard",
+]
 
 
-def under_journald(program: str) -> list[dict[str, object]]:
+def told_to_journald(program: str) -> list[dict[str, object]]:
     """The entries that a program's lines became; values that are no UTF-8 as bytes."""
-    done = subprocess.run(
-        [
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "bash",
-            "-c",
-            UNDER_JOURNALD,
-            "-",
-            sys.executable,
-            program,
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=TOP,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    out = under_journald(shlex.join(python(program)), JOURNALCTL)
+    entries = [json.loads(line) for line in out.splitlines()]
     for entry in entries:
         for name, value in entry.items():
             if isinstance(value, list) and all(isinstance(byte, int) for byte in value):
@@ -472,7 +434,7 @@ setup_logging('debug')
 for record in pickle.loads(bytes.fromhex('{pickle.dumps([RECORD, STRANGE]).hex()}')):
     Journal().record(record)
 """
-    entries = under_journald(program)
+    entries = told_to_journald(program)
     told = [entry for entry in entries if "LOGINDGUARD_OUTCOME" in entry]
     assert [from_fields(entry) for entry in told] == [RECORD, STRANGE]
     assert told[0]["UNIT"] == ["session-4.scope", "session-5.scope", "session-6.scope"]
@@ -494,7 +456,7 @@ def test_log_lines_reach_the_real_journald_when_stderr_is_its_stream() -> None:
         "import os, sys; s = os.fstat(2); os.environ['JOURNAL_STREAM'] = f'{s.st_dev}:{s.st_ino}'\n"
         + LOG_SOME
     )
-    entries = under_journald(program)
+    entries = told_to_journald(program)
     assert [(entry["PRIORITY"], str(entry["MESSAGE"]).splitlines()[0]) for entry in entries] == [
         ("6", "a b\\n<0>c"),
         ("3", "failed"),

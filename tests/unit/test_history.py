@@ -1,0 +1,158 @@
+"""Records read back from a real journal: only ours, in order, bounded, and fast."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logindguard.model import Mode, Outcome, ReclaimRecord, Way
+from logindguard.record.entry import to_fields
+from logindguard.record.history import History, HistoryUnavailable
+from logindguard.record.journal import Kind
+from tests.conftest import Tell
+from tests.journald import python, under_journald
+
+RECORD = ReclaimRecord(
+    id="0" * 32,
+    realtime_usec=0,
+    way=Way.SWEEP,
+    target="/user.slice",
+    target_inode=7,
+    outcome=Outcome.RELEASED,
+    reason="nothing dying is left here",
+    mode=Mode.PRECISE,
+    freed_bytes=4096,
+)
+# Numbered by their id, one after the other in time.
+WRITE = """
+import time
+from dataclasses import replace
+from logindguard.record.journal import Journal
+from tests.unit.test_history import RECORD
+from tests.unit.test_journal import ended
+journal = Journal()
+for number in range({count}):
+    record = replace(RECORD, id=f"{{number:032x}}", realtime_usec=time.time_ns() // 1000)
+    journal.record(replace(record, teardowns=(ended(number),)))
+"""
+READ = """
+import json
+from logindguard.record.history import History
+{program}
+"""
+
+
+def history(writer: str, program: str) -> Any:
+    """What `program` prints as JSON, with History at hand."""
+    return json.loads(under_journald(writer, python(READ.format(program=program)), timeout_sec=110))
+
+
+def forged(kind: str = Kind.RECLAIMED) -> str:
+    """An entry as only its sender's claim makes it ours."""
+    entry = to_fields(replace(RECORD, id="f" * 32)) | {"MESSAGE": "forged", "MESSAGE_ID": str(kind)}
+    return "".join(f"{name}={value}\n" for name, value in entry.items())
+
+
+@pytest.mark.native
+def test_newest_first_within_bounds_and_limit() -> None:
+    told = history(
+        shlex.join(python(WRITE.format(count=10))),
+        """
+ids = lambda found: [int(record.id, 16) for record in found.records]
+all_of = History().find()
+at = {int(record.id, 16): record.realtime_usec for record in all_of.records}
+print(json.dumps({
+    "all": ids(all_of),
+    "bounded": ids(History().find(since_usec=at[3], until_usec=at[6])),
+    "since": ids(History().find(since_usec=at[8])),
+    "limit": ids(History().find(limit=2)),
+    "wanted": ids(History().find(wanted=lambda record: int(record.id, 16) % 4 == 0, limit=2)),
+    "one": History().get(f"{5:032x}").teardowns[0].unit,
+    "none": History().get("e" * 32),
+    "out_of_time": [len(History().find(max_sec=0).records), History().find(max_sec=0).complete],
+}))
+""",
+    )
+    assert told == {
+        "all": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
+        "bounded": [6, 5, 4, 3],
+        "since": [9, 8],
+        "limit": [9, 8],
+        "wanted": [8, 4],
+        "one": "session-5.scope",
+        "none": None,
+        "out_of_time": [0, False],
+    }
+
+
+@pytest.mark.native
+def test_what_others_claim_is_not_believed_and_damage_is_counted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "forged").write_text(forged())
+    (tmp_path / "damaged").write_text("MESSAGE_ID=" + Kind.SKIPPED)
+    send = (
+        "import sys; from systemd import journal; journal.sendv(*open(sys.argv[1], 'rb').read().splitlines())"
+    )
+    by_nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        send,
+    ]
+    writer = " && ".join(
+        [
+            shlex.join(python(WRITE.format(count=2))),
+            shlex.join([*by_nobody, str(tmp_path / "forged")]),
+            f"logger --journald={tmp_path}/forged",
+            shlex.join([*python(send), str(tmp_path / "damaged")]),
+        ]
+    )
+    # The paths of pytest's directories are for root alone.
+    for directory in tmp_path.parents[:2]:
+        directory.chmod(0o755)
+    told = history(
+        writer,
+        """
+found = History().find()
+print(json.dumps([[record.id for record in found.records], found.corrupt, History().get("f" * 32)]))
+""",
+    )
+    assert told == [[f"{number:032x}" for number in (1, 0)], 1, None]
+
+
+@pytest.mark.native
+def test_a_hundred_thousand_records(tell: Tell) -> None:
+    told = history(
+        shlex.join(python(WRITE.format(count=100_000))),
+        """
+import time
+begun = time.perf_counter()
+found = History().find()
+took = time.perf_counter() - begun
+begun = time.perf_counter()
+last = History().find(limit=1000)
+print(json.dumps([len(found.records), found.corrupt, took, len(last.records), time.perf_counter() - begun]))
+""",
+    )
+    count, corrupt, took_sec, last, last_sec = told
+    tell(f"{count} records read back in {took_sec:.2f} s, the last {last} in {last_sec * 1000:.0f} ms")
+    assert (count, corrupt, last) == (100_000, 0, 1000)
+
+
+def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(HistoryUnavailable, match="cannot be opened"):
+        History(tmp_path / "missing").find()
+    assert History(tmp_path).find().records == []
+
+
+def test_a_journal_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "system.journal").write_bytes(b"LPKSHHRH" + bytes(4096))
+    assert History(tmp_path).find().records == []
