@@ -27,12 +27,14 @@ from .kernel.idle import make_this_thread_idle
 from .kernel.shield import Ledger, LedgerError, restore
 from .model import Decision, Mode, ReclaimRecord
 from .notify import Notifier
+from .pause import Pause
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
 from .record.log import managed
 from .signals.cgroup_watch import CgroupWatch
 from .signals.listener import Listener
 from .signals.registry import Registry
+from .statistics import Statistics
 from .sweep import Sweep
 
 RUNTIME_DIRECTORY = Path("/run/logindguard")
@@ -77,7 +79,10 @@ class Daemon:
         self._journal = _journal(options)
         self._prompt = ThreadPoolExecutor(1, "prompt")
         self._idle = ThreadPoolExecutor(1, "idle", make_this_thread_idle)
-        self._reclaimer = Reclaimer(backend, config, prompt=self._prompt, idle=self._idle)
+        self._pause = Pause(options.runtime_directory, self._pause_changed)
+        self._reclaimer = Reclaimer(
+            backend, config, prompt=self._prompt, idle=self._idle, held=lambda: self._pause.reason
+        )
         self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
         self._registry = Registry(self._covers, self._guard.heard)
         self._watch = CgroupWatch(backend.hierarchy.mount, config.roots, self._registry)
@@ -96,7 +101,7 @@ class Daemon:
             free=self._guard.free,
             rescan=self._watch.rescan,
         )
-        self._freed_bytes = 0
+        self._statistics = Statistics()
 
     @property
     def mode(self) -> Mode:
@@ -114,18 +119,29 @@ class Daemon:
 
     def _tell(self, record: ReclaimRecord) -> None:
         self._journal.record(record)
-        self._freed_bytes += record.freed_bytes
+        self._statistics.book(record)
         self._status()
 
     def _tell_paused(self, reason: str) -> None:
         self._journal.paused(reason)
         self._status()
 
+    def _pause_changed(self, reason: str) -> None:
+        if reason:
+            log.warning("Nothing is reclaimed: %s.", reason)
+        else:
+            log.info("Reclaims go on: the pause has ended.")
+            self._sweep.again()
+        self._status()
+
     def _status(self) -> None:
-        paused = f"; sweep paused: {self._sweep.paused}" if self._sweep.paused else ""
+        held = self._pause.reason
+        paused = (
+            f"; {held}" if held else f"; sweep paused: {self._sweep.paused}" if self._sweep.paused else ""
+        )
         self._notifier.status(
             f"{self._backend.mode}: {self._guard.teardowns_total} teardowns, "
-            f"{self._freed_bytes >> 20} MiB released{paused}"
+            f"{self._statistics.freed_bytes >> 20} MiB released{paused}"
         )
 
     async def run(self) -> None:
@@ -147,6 +163,7 @@ class Daemon:
         tasks = [
             _supervised(self._guard.run(), end),
             _supervised(self._sweep.run(), end),
+            _supervised(self._pause.run(), end),
             _supervised(self._listener.run(), end),
             _supervised(self._notifier.watchdog(), end),
         ]

@@ -216,3 +216,55 @@ class ReclaimRecord:
         if self.way is Way.SWEEP:
             return (Way.SWEEP,)
         return tuple(dict.fromkeys(teardown.source for teardown in self.teardowns))
+
+
+class JobKind(StrEnum):
+    """What was asked for."""
+
+    SWEEP = "sweep"
+    RECLAIM_UNIT = "reclaim-unit"
+    RECLAIM_SESSION = "reclaim-session"
+
+
+class JobState(StrEnum):
+    RUNNING = "running"  # or waiting for its turn
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """One reclaim that somebody asked for, over all the parents that it reaches. Times are realtime."""
+
+    id: int
+    kind: JobKind
+    subject: str  # unit, session or path; empty: everything
+    uid: int  # who asked
+    started_usec: int
+    state: JobState = JobState.RUNNING
+    finished_usec: int | None = None
+    dying_before: int = 0
+    dying_after: int = 0
+    freed_bytes: int = 0
+    stolen_pages: int = 0
+    outcome: Outcome | None = None  # of the whole, once there is one
+    reason: str = ""
+
+
+class Purpose(StrEnum):
+    """Why a value is written."""
+
+    SHIELD = "shield"
+    RECLAIM = "reclaim"
+    RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedWrite:
+    """One write to a control file that a reclaim would make as things stand now."""
+
+    path: str
+    file: str
+    value: str
+    purpose: Purpose

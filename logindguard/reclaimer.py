@@ -77,9 +77,18 @@ class _Account:
 class Reclaimer:
     """Runs jobs on the worker threads and books them; nothing here blocks the event loop."""
 
-    def __init__(self, backend: Backend, config: Config, *, prompt: Executor, idle: Executor) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        config: Config,
+        *,
+        prompt: Executor,
+        idle: Executor,
+        held: Callable[[], str] = lambda: "",
+    ) -> None:
         self.backend = backend
         self.config = config
+        self.held = held  # why nothing may be reclaimed now; empty where it may
         self._prompt = prompt
         self._idle = idle
 
@@ -120,6 +129,9 @@ class Reclaimer:
             return
         polls = RELEASE_POLLS
         while True:
+            if held := self.held():
+                account.decision = Wait(reason=held)
+                return
             reading = await self._booked(account, job, self.backend.read, job.path)
             account.first = account.first or reading
             account.last = reading.residue
@@ -137,7 +149,7 @@ class Reclaimer:
             if not isinstance(decision, Reclaim):
                 return
             window = await self._booked(
-                account, job, self.backend.reclaim, reading.residue, job.shape(decision), job.should_stop
+                account, job, self.backend.reclaim, reading.residue, job.shape(decision), self._stop(job)
             )
             account.windows.append(window)
             account.last = window.after
@@ -149,9 +161,15 @@ class Reclaimer:
             if job.should_stop() or now_usec() - account.started_usec >= job.max_usec:
                 return
 
+    def _stop(self, job: Job) -> Callable[[], bool]:
+        return lambda: job.should_stop() or bool(self.held())
+
     async def run_ending(self, job: Job) -> ReclaimRecord:
         """One window on the cgroup `job.path` itself, which a stop job is about to empty."""
         account = _Account()
+        if held := self.held():
+            account.decision = Wait(reason=held)
+            return self._record(account, job)
         try:
             account.first = reading = await self._booked(account, job, self.backend.read_ending, job.path)
             if reading.residue.inode != job.teardowns[0].inode:
@@ -161,7 +179,7 @@ class Reclaimer:
             if isinstance(decision, Reclaim):
                 account.windows.append(
                     await self._booked(
-                        account, job, self.backend.reclaim_ending, reading.residue, decision, job.should_stop
+                        account, job, self.backend.reclaim_ending, reading.residue, decision, self._stop(job)
                     )
                 )
         except CgroupGone:

@@ -1,12 +1,14 @@
-"""The periodic pass over what is left, and the retries of what a teardown could not free yet."""
+"""The periodic pass over what is left, retries of what a teardown could not free, and what is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import policy
 from .kernel.cgroupfs import KernelError
@@ -30,6 +32,16 @@ class _Standing:
     told: str = ""  # the last reason, so that a standstill is told once
 
 
+@dataclass(slots=True, kw_only=True)
+class Demand:
+    """What somebody asked to be swept now; `book` gets each record."""
+
+    wants: Callable[[str], bool]  # by the path of a live parent
+    book: Callable[[ReclaimRecord], None]
+    canceled: bool = False
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
 class Sweep:
     """Runs at idle priority, within its CPU share, when the host has room and no teardown waits."""
 
@@ -50,11 +62,15 @@ class Sweep:
         self._rescan = rescan  # of the cgroup tree, for teardowns that nothing told of
         self._free = free  # cleared while a teardown is served
         self._standing: dict[int, _Standing] = {}
+        self._demands: deque[Demand] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
         self._ramp_since_usec: int | None = None
+        self._pass_due = True
         self.paused = ""  # the reason, empty while it goes on
         self.dying = 0  # as the last pass counted them
+        self.last_realtime_usec = 0  # when the last pass began; 0: none yet
+        self.last_took_usec = 0
 
     def stop(self) -> None:
         self._stopping = True
@@ -70,34 +86,90 @@ class Sweep:
     async def run(self) -> None:
         """Sweep until cancelled."""
         await self._first_grace()
-        passed_usec: int | None = None
+        passed_usec = 0
         while True:
             interval_usec = self._reclaimer.config.sweep.interval_usec
-            if passed_usec is None or now_usec() >= passed_usec + interval_usec:
+            if self._pass_due or now_usec() >= passed_usec + interval_usec:
+                self._pass_due = False
+                began_usec, self.last_realtime_usec = now_usec(), time.time_ns() // 1000
                 await self._guarded(self._pass())
                 passed_usec = now_usec()
-            await self._retry_due()
+                self.last_took_usec = passed_usec - began_usec
+            await self._between()
+            pass_usec = passed_usec + interval_usec
             due_usec = min(
-                (standing.patience.next_usec for standing in self._standing.values()),
-                default=passed_usec + interval_usec,
+                (standing.patience.next_usec for standing in self._standing.values()), default=pass_usec
             )
-            wait_usec = min(due_usec, passed_usec + interval_usec) - now_usec()
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
-                async with asyncio.timeout(max(0, wait_usec) / 1e6):
-                    await self._wake.wait()
-            self._wake.clear()
+            await self._woken((min(due_usec, pass_usec) - now_usec()) / 1e6)
+
+    async def _woken(self, timeout_sec: float) -> None:
+        """Return after a time, or before it when there may be something to do."""
+        with contextlib.suppress(TimeoutError):
+            # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
+            async with asyncio.timeout(max(0.0, timeout_sec)):
+                await self._wake.wait()
+        self._wake.clear()
 
     def wake(self) -> None:
         """Look anew at when to do what, for settings that have changed."""
         self._wake.set()
+
+    def again(self) -> None:
+        """Begin a pass as soon as what is going on has ended: there may be more to do than was thought."""
+        self._pass_due = True
+        self._wake.set()
+
+    def standing(self, inode: int) -> tuple[Patience, str]:
+        """Where a residue stands, and the reason of the last try; nothing of one that was not tried."""
+        standing = self._standing.get(inode)
+        return (standing.patience, standing.told) if standing else (Patience(), "")
+
+    async def demand(self, demand: Demand) -> None:
+        """Try now, whatever its back-off, what `demand` wants; returns when it was done.
+
+        Within the sweep's share and pauses. Raises KernelError or OSError; cancel it to stop.
+        """
+        self._demands.append(demand)
+        self._wake.set()
+        try:
+            await demand.done
+        finally:
+            demand.canceled = True
+
+    async def _serve(self, demand: Demand) -> None:
+        residues = await self._reclaimer.call(self._reclaimer.backend.residues, idle=True)
+        for residue in policy.deepest_first([each for each in residues if demand.wants(each.path)]):
+            going = True
+            while going and not demand.canceled:
+                record = await self._try(residue.path, residue.inode, demand)
+                demand.book(record)
+                going = record.outcome is Outcome.PARTIAL and record.freed_bytes > 0
+                await self._retry_due()
+
+    async def _serve_demands(self) -> None:
+        while self._demands:
+            demand = self._demands.popleft()
+            try:
+                if not demand.canceled:
+                    await self._serve(demand)
+            except (KernelError, OSError) as error:
+                if not demand.done.done():
+                    demand.done.set_exception(error)
+            finally:
+                if not demand.done.done():
+                    demand.done.set_result(None)
+
+    async def _between(self) -> None:
+        """What does not wait for the end of a pass."""
+        await self._serve_demands()
+        await self._retry_due()
 
     async def _retry_due(self) -> None:
         for inode, standing in list(self._standing.items()):
             if standing.patience.next_usec <= now_usec():
                 await self._guarded(self._try(standing.path, inode))
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, work: Awaitable[object]) -> None:
         """A kernel file that cannot be read ends this pass, not the sweep."""
         try:
             await work
@@ -114,7 +186,10 @@ class Sweep:
             return
         if self._reclaimer.backend.mode is not Mode.OBSERVE and self.dying > settings.grace_dying:
             self._tell_forecast(self.dying, policy.forecast_usec(self.dying, settings.cpu_percent))
-            await asyncio.sleep(settings.grace_usec / 1e6)
+            until_usec = now_usec() + settings.grace_usec
+            while (left_usec := until_usec - now_usec()) > 0:
+                await self._woken(left_usec / 1e6)
+                await self._serve_demands()
             self._ramp_since_usec = now_usec()
 
     async def _pass(self) -> None:
@@ -131,9 +206,9 @@ class Sweep:
             standing = self._standing.get(residue.inode)
             if standing is None or standing.patience.next_usec <= now_usec():
                 await self._guarded(self._try(residue.path, residue.inode))
-            await self._retry_due()
+            await self._between()
 
-    async def _try(self, path: str, inode: int) -> None:
+    async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
         await self._room()
         old = self._standing.pop(inode, None)  # whatever comes now, it is not due again at once
         rested_usec = 0
@@ -147,7 +222,9 @@ class Sweep:
             way=Way.SWEEP,
             path=path,
             shape=lambda decision: policy.for_sweep(decision, self._share_percent()),
-            should_stop=lambda: self._stopping or not self._free.is_set(),
+            should_stop=lambda: (
+                self._stopping or not self._free.is_set() or (demand is not None and demand.canceled)
+            ),
             max_usec=JOB_USEC,
             rest=rest,
         )
@@ -159,6 +236,7 @@ class Sweep:
         elif old is None or old.told != record.reason:
             log.debug("%s: %d dying memcgs stay: %s.", path, record.dying_after, record.reason)
         await self._rest(record.cpu_usec - rested_usec)
+        return record
 
     def _stand(self, record: ReclaimRecord, decision: Decision, patience: Patience) -> None:
         if record.target_inode:  # else it could not even be read: the next pass finds it again
@@ -185,7 +263,7 @@ class Sweep:
     async def _room(self) -> None:
         """Return when the host has room for a sweep."""
         while True:
-            reason = policy.pause_reason(
+            reason = self._reclaimer.held() or policy.pause_reason(
                 bool(self.paused),
                 some_percent("memory"),
                 some_percent("cpu"),
@@ -196,4 +274,4 @@ class Sweep:
                 self._tell_paused(reason)
             if not reason:
                 return
-            await asyncio.sleep(PRESSURE_POLL_SEC)
+            await self._woken(PRESSURE_POLL_SEC)
