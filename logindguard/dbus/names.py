@@ -14,8 +14,18 @@ class Error(StrEnum):
 
     FAILED = "org.logindguard1.Error.Failed"  # an internal error; the journal has the details
     BUSY = "org.logindguard1.Error.Busy"  # the kernel is at work on another cgroup just now
+    HISTORY_UNAVAILABLE = "org.logindguard1.Error.HistoryUnavailable"  # the journal cannot be read
+    INVALID_CONFIG = "org.logindguard1.Error.InvalidConfig"  # the old settings stay in force
+    NO_SUCH_JOB = "org.logindguard1.Error.NoSuchJob"
+    NO_SUCH_RECLAIM = "org.logindguard1.Error.NoSuchReclaim"
+    NO_SUCH_SESSION = "org.logindguard1.Error.NoSuchSession"
+    NO_SUCH_UNIT = "org.logindguard1.Error.NoSuchUnit"
+    NOT_SUPPORTED = "org.logindguard1.Error.NotSupported"  # in this mode; the sentence has its reason
+    PAUSED = "org.logindguard1.Error.Paused"
+    RESTORE_FAILED = "org.logindguard1.Error.RestoreFailed"
 
     ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
+    INTERACTIVE_AUTHORIZATION_REQUIRED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
     INVALID_ARGS = "org.freedesktop.DBus.Error.InvalidArgs"
     LIMITS_EXCEEDED = "org.freedesktop.DBus.Error.LimitsExceeded"
     PROPERTY_READ_ONLY = "org.freedesktop.DBus.Error.PropertyReadOnly"
