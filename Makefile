@@ -18,10 +18,12 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-native lint demo deb clean
+.PHONY: help setup need-root test test-native lint demo demo-native demo-vm deb clean
 
 help:
-	@echo 'make demo         boot a Debian in QEMU and show logins without and with the guard'
+	@echo 'make demo         show the guard at work: the two that follow, one after the other'
+	@echo 'make demo-native  on this machine: 1,000 cgroups come and go beside a live neighbour'
+	@echo 'make demo-vm      in QEMU: logins on a Debian without and with the guard'
 	@echo 'make test         all tests, those in virtual machines too'
 	@echo 'make test-native  only the tests that need no virtual machine'
 	@echo 'make lint         ruff and mypy over code and tests'
@@ -56,9 +58,13 @@ test-native: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -m 'not vm' $(PYTEST_ARGS)
 
-demo: setup need-root
+demo: DEMO = tests.demo
+demo-native: DEMO = tests.demo.native
+demo-vm: DEMO = tests.demo.vm
+
+demo demo-native demo-vm: setup need-root
 	@mkdir -p build dist
-	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.demo.vm
+	@$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m $(DEMO)
 
 .venv/linters: Makefile | setup
 	rm -rf .venv

@@ -30,6 +30,7 @@ from typing import Self
 PERMANENT = frozenset({"/user.slice", "/system.slice", "/machine.slice"})  # systemd.special(7)
 # Users nest cgroups as deep as they like below their own manager; what hangs deeper is left alone.
 MAX_DEPTH = 64
+ROOT_INODE = 1  # kernfs numbers from there, on v1 and on v2
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 1 << 16  # more than any control file that is read here, in one system call
@@ -241,9 +242,7 @@ class Hierarchy:
     @property
     def whole(self) -> bool:
         """Whether all cgroups are below this mount; else, as in most containers, those of a subtree."""
-        if self.version == 1:
-            return (self.mount / "release_agent").exists()  # CFTYPE_ONLY_ON_ROOT
-        return not (self.mount / "cgroup.events").exists()  # CFTYPE_NOT_ON_ROOT
+        return self.mount.stat().st_ino == ROOT_INODE
 
     def open(self, path: str) -> Cgroup:
         """Open by cgroup path. `path` comes from readings, never from a user; still no `..`."""

@@ -9,7 +9,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,10 @@ class Round:
     cpu_usec: int | None = None
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo-vm", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--logins", type=int, default=LOGINS, help=f"on each side (default: {LOGINS})")
-    logins = parser.parse_args().logins
+    logins = parser.parse_args(argv).logins
     progress = Progress()
     raise_when_interrupted()
     try:

@@ -1,0 +1,110 @@
+"""`make demo-native` for real: what a person sees, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logindguard.kernel.cgroupfs import detect
+from tests.conftest import Tell
+from tests.demo.host import PREFIX, own_place
+
+pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
+
+CHECKOUT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.demo.native"]
+DEADLINE_SEC = 60.0
+
+
+def left_behind() -> list[Path]:
+    hierarchy = detect()
+    assert hierarchy is not None
+    return [path for place in (hierarchy.mount, Path("/var/tmp")) for path in place.glob(f"{PREFIX}*")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    assert left_behind() == []
+
+
+def test_it_shows_the_guard_at_work(tell: Tell) -> None:
+    started = time.monotonic()
+    run = subprocess.run(COMMAND, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    tell(f"{time.monotonic() - started:.0f} s")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""
+    assert "dying memcgs after" in run.stdout or "There is nothing for it to do" in run.stdout
+    assert max(len(line) for line in run.stdout.splitlines()) <= 80
+    tell("\n" + run.stdout)
+
+
+@pytest.fixture
+def running() -> Iterator[subprocess.Popen[str]]:
+    """A demo that has made its cgroup."""
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "happens in the cgroup" in line:
+            break
+    yield process
+    if process.poll() is None:
+        process.kill()
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+
+
+def wait_for_leak(process: subprocess.Popen[str]) -> None:
+    """Until cgroups come and go, or the demo has ended on a kernel where it shows none."""
+    while process.poll() is None and not list(Path("/var/tmp").glob(f"{PREFIX}{process.pid}/*/leak")):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_interrupted_one_cleans_up(running: subprocess.Popen[str], group: bool, at_once: bool) -> None:
+    """Ctrl-C reaches all its processes, kill(1) only itself."""
+    if not at_once:
+        wait_for_leak(running)
+    if running.poll() is None:
+        (os.killpg if group else os.kill)(running.pid, signal.SIGINT)
+    output, errors = running.communicate(timeout=DEADLINE_SEC)
+    if at_once or running.returncode:
+        assert running.returncode == 128 + signal.SIGINT, errors
+        assert "Interrupted; what was made has been removed." in output
+    else:
+        assert "There is nothing for it to do" in output
+
+
+def test_the_next_one_removes_what_a_killed_one_left(running: subprocess.Popen[str]) -> None:
+    running.kill()
+    running.communicate(timeout=DEADLINE_SEC)  # whatever it had started ends by itself
+    assert left_behind()
+    with own_place():
+        pass
+
+
+def test_without_root_it_says_so() -> None:
+    script = (
+        "import os, sys; from tests.demo import native;"
+        " os.setgroups([]); os.setuid(65534); sys.exit(native.main([]))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
+    assert run.returncode == os.EX_UNAVAILABLE
+    assert "needs root" in run.stdout
+    assert run.stderr == ""
