@@ -5,28 +5,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from . import __version__, policy
+from . import policy
 from .config import Config
 from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, load
 from .dbus.api import manager
 from .dbus.server import Server
 from .guard import Guard
 from .kernel.backend import Backend
-from .kernel.cgroupfs import Hierarchy, KernelError, detect
+from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle
 from .kernel.shield import Ledger, LedgerError, restore
 from .model import Decision, Mode, ReclaimRecord
 from .notify import Notifier
+from .options import parse
 from .pause import Pause
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
@@ -37,25 +38,11 @@ from .signals.registry import Registry
 from .statistics import Statistics
 from .sweep import Sweep
 
-RUNTIME_DIRECTORY = Path("/run/logindguard")
 STOP_AGAIN_SEC = 1.0
 PARTIAL_TREE = (
     "Only a part of the machine's cgroups is seen here, as in a container: the others are left to the guard"
     " of the host, which sees these too."
 )
-
-HELP = """\
-Releases the page cache that dying memory cgroups hold.
-
-Stays in the foreground, with or without a service manager, a system bus or
-logind. Tells in the journal what it does, or on standard error where systemd
-did not start it."""
-HELP_AFTER = """\
-SIGTERM and SIGINT end it, SIGHUP makes it read its settings again.
-
-exit status: 0 ended as asked, 2 wrong arguments, 69 no memory controller,
-70 internal error, 71 the kernel refused, 73 no place for the ledger,
-77 not root, 78 wrong settings"""
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +146,8 @@ class Daemon:
         try:
             await self._watch.start()
         except OSError as error:
-            raise Fatal(f"The cgroup tree cannot be watched: {error.strerror}.", os.EX_OSERR) from error
+            hint = " (see fs.inotify.max_user_instances)" if error.errno == errno.EMFILE else ""
+            raise Fatal(f"The cgroup tree cannot be watched: {error.strerror}{hint}.", os.EX_OSERR) from error
         tasks = [
             _supervised(self._guard.run(), end),
             _supervised(self._sweep.run(), end),
@@ -220,33 +208,6 @@ def _supervised(work: Coroutine[Any, Any, None], end: Callable[[Fatal | None], N
     return task
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="logindguardd",
-        description=HELP,
-        epilog=HELP_AFTER,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"logindguard {__version__}")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE",
-        help=f"settings (default: {DEFAULT_FILE}, if there is one, then {DEFAULT_DROPINS}/*.yaml)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true", help="each entry on standard output too, as a line of JSON"
-    )
-    parser.add_argument(
-        "--restore", action="store_true", help="put back memory.min that a killed run left, and exit"
-    )
-    parser.add_argument(
-        "--runtime-directory", type=Path, default=RUNTIME_DIRECTORY, metavar="DIRECTORY",
-        help="where the ledger of what is shielded is kept (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--bus-address", metavar="ADDRESS", help="a bus other than the system's")
-    return parser.parse_args(argv)
-
-
 def _journal(options: argparse.Namespace) -> Journal:
     """For a service the journal, for a person the terminal; asked for, JSON for a program as well."""
     return Journal(wanted=managed(), json_lines=sys.stdout if options.json else None)
@@ -284,7 +245,7 @@ def _restore(hierarchy: Hierarchy, ledger: Ledger, journal: Journal) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or one of sysexits(3) with a sentence on stderr or in the journal."""
-    options = _parse(sys.argv[1:] if argv is None else argv)
+    options = parse(sys.argv[1:] if argv is None else argv)
     setup_logging("info")
     try:
         hierarchy, ledger = _prepare(options)
@@ -295,7 +256,13 @@ def main(argv: list[str] | None = None) -> int:
         try:
             config = _load(options)
             logging.getLogger().setLevel(config.log_level.upper())
+            for root in config.roots:
+                hierarchy.open(root).close()
             backend = choose(hierarchy, ledger, config.roots)
+        except CgroupGone as error:
+            raise Fatal(
+                f"The settings name {error.path} in roots, and there is no such cgroup.", os.EX_CONFIG
+            ) from error
         except ConfigError as error:
             raise Fatal(str(error), os.EX_CONFIG) from error
         except KernelError as error:

@@ -96,6 +96,42 @@ def test_wrong_settings(launcher: Launcher, settings: str, words: str) -> None:
     assert len(errors.strip().splitlines()) == 1
 
 
+def test_a_root_that_is_not_there(launcher: Launcher) -> None:
+    launcher.config.write_text("roots: [/lgtest-none/such]\n")
+    status, errors = launcher.start().ended()
+    assert status == os.EX_CONFIG
+    assert errors == "The settings name /lgtest-none/such in roots, and there is no such cgroup.\n"
+
+
+def test_no_inotify_instance_left(launcher: Launcher) -> None:
+    """A user namespace of its own has a limit of its own, which does not reach into this machine's."""
+    limit = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
+    run = subprocess.run(
+        [
+            *(
+                "unshare",
+                "--user",
+                "--map-root-user",
+                "sh",
+                "-c",
+                limit,
+                "sh",
+                sys.executable,
+                "-m",
+                "logindguard",
+            ),
+            *("--config", str(launcher.config), "--runtime-directory", str(launcher.directory / "run")),
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SEC,
+    )
+    assert run.returncode == os.EX_OSERR
+    assert "(see fs.inotify.max_user_instances)." in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
 def test_missing_settings(launcher: Launcher) -> None:
     launcher.config.unlink()
     status, errors = launcher.start().ended()

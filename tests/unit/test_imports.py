@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notify": set(),
     "config_values": {"config", "text"},
     "config_file": {"config", "config_values", "text"},
+    "options": {"__version__", "config_file"},
     "policy": {"config", "model"},
     "settle": {"config", "model"},
     "statistics": {"model"},
