@@ -23,27 +23,25 @@ COMMAND = [sys.executable, "-m", "tests.demo.native"]
 DEADLINE_SEC = 60.0
 
 
-def left_behind() -> list[Path]:
+def left_behind(pid: int) -> list[Path]:
     hierarchy = detect()
     assert hierarchy is not None
-    return [path for place in (hierarchy.mount, Path("/var/tmp")) for path in place.glob(f"{PREFIX}*")]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    yield
-    assert left_behind() == []
+    places = (hierarchy.mount / f"{PREFIX}{pid}", Path("/var/tmp") / f"{PREFIX}{pid}")
+    return [place for place in places if place.exists()]
 
 
 def test_it_shows_the_guard_at_work(tell: Tell) -> None:
     started = time.monotonic()
-    run = subprocess.run(COMMAND, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    tell(f"{time.monotonic() - started:.0f} s")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stderr == ""
-    assert "dying memcgs after" in run.stdout or "There is nothing for it to do" in run.stdout
-    assert max(len(line) for line in run.stdout.splitlines()) <= 80
-    tell("\n" + run.stdout)
+    process = subprocess.Popen(
+        COMMAND, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    output, errors = process.communicate()
+    tell(f"{time.monotonic() - started:.0f} s\n{output}")
+    assert process.returncode == 0, output + errors
+    assert errors == ""
+    assert "dying memcgs after" in output or "There is nothing for it to do" in output
+    assert max(len(line) for line in output.splitlines()) <= 80
+    assert left_behind(process.pid) == []
 
 
 @pytest.fixture
@@ -89,14 +87,15 @@ def test_an_interrupted_one_cleans_up(running: subprocess.Popen[str], group: boo
         assert "Interrupted; what was made has been removed." in output
     else:
         assert "There is nothing for it to do" in output
+    assert left_behind(running.pid) == []
 
 
 def test_the_next_one_removes_what_a_killed_one_left(running: subprocess.Popen[str]) -> None:
     running.kill()
     running.communicate(timeout=DEADLINE_SEC)  # whatever it had started ends by itself
-    assert left_behind()
+    assert left_behind(running.pid)
     with own_place():
-        pass
+        assert left_behind(running.pid) == []
 
 
 def test_without_root_it_says_so() -> None:
