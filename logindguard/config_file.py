@@ -49,6 +49,7 @@ class Loaded:
 
     config: Config
     origins: dict[str, str]
+    files: tuple[Path, ...] = ()  # that were read, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,14 @@ def load(path: Path = DEFAULT_FILE, dropins: Path | None = DEFAULT_DROPINS) -> L
     """
     values: dict[str, Setting] = {}
     places: dict[str, _Place] = {}
-    for file in _files(path, dropins):
+    files = _files(path, dropins)
+    for file in files:
         for rule, value, line in _settings(file):
             values[rule.key] = value
             places[rule.key] = _Place(file, line)
     config = _build(values)
     _check_together(config, places)
-    return Loaded(config, {key: str(places.get(key, "default")) for key in RULES})
+    return Loaded(config, {key: str(places.get(key, "default")) for key in RULES}, tuple(files))
 
 
 def _files(path: Path, dropins: Path | None) -> list[Path]:

@@ -15,17 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import policy
-from .config import Config
-from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, load
-from .dbus.api import manager
-from .dbus.server import Server
+from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, Loaded, load
+from .control import Control
+from .dbus.api import Api
 from .guard import Guard
 from .kernel.backend import Backend
 from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle
 from .kernel.shield import Ledger, LedgerError, restore
-from .model import Decision, Mode, ReclaimRecord
+from .model import Decision, ReclaimRecord, Teardown
 from .notify import Notifier
 from .options import parse
 from .pause import Pause
@@ -35,7 +34,6 @@ from .record.log import managed
 from .signals.cgroup_watch import CgroupWatch
 from .signals.listener import Listener
 from .signals.registry import Registry
-from .statistics import Statistics
 from .sweep import Sweep
 
 STOP_AGAIN_SEC = 1.0
@@ -58,9 +56,9 @@ class Fatal(Exception):
 class Daemon:
     """One run of the service, from READY to its end."""
 
-    def __init__(self, options: argparse.Namespace, config: Config, backend: Backend) -> None:
+    def __init__(self, options: argparse.Namespace, settings: Loaded, backend: Backend) -> None:
         self._options = options
-        self._config = config
+        self._settings = settings
         self._backend = backend
         self._notifier = Notifier()
         self._journal = _journal(options)
@@ -68,17 +66,17 @@ class Daemon:
         self._idle = ThreadPoolExecutor(1, "idle", make_this_thread_idle)
         self._pause = Pause(options.runtime_directory, self._pause_changed)
         self._reclaimer = Reclaimer(
-            backend, config, prompt=self._prompt, idle=self._idle, held=lambda: self._pause.reason
+            backend, settings.config, prompt=self._prompt, idle=self._idle, held=lambda: self._pause.reason
         )
         self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
-        self._registry = Registry(self._covers, self._guard.heard)
-        self._watch = CgroupWatch(backend.hierarchy.mount, config.roots, self._registry)
+        self._registry = Registry(self._covers, self._heard)
+        self._watch = CgroupWatch(backend.hierarchy.mount, settings.config.roots, self._registry)
         self._listener = Listener(
             options.bus_address,
             self._registry,
             backend.hierarchy.inode_of,
             tell=self._journal.sources,
-            serve=lambda bus: Server(bus, manager(self)),
+            serve=lambda bus: Api(bus, self._control),
         )
         self._sweep = Sweep(
             self._reclaimer,
@@ -88,25 +86,30 @@ class Daemon:
             free=self._guard.free,
             rescan=self._watch.rescan,
         )
-        self._statistics = Statistics()
-
-    @property
-    def mode(self) -> Mode:
-        return self._backend.mode
-
-    @property
-    def mode_reason(self) -> str:
-        return self._backend.reason
+        self._control = Control(
+            self._reclaimer,
+            self._guard,
+            self._sweep,
+            self._pause,
+            directory=options.runtime_directory,
+            roots=settings.config.roots,
+            reload=self._reload,
+            config_files=lambda: self._settings.files,
+        )
 
     def _covers(self, unit: str) -> bool:
-        return policy.covers(unit, self._config.units)
+        return policy.covers(unit, self._settings.config.units)
+
+    def _heard(self, teardown: Teardown) -> None:
+        self._control.heard(teardown)
+        self._guard.heard(teardown)
 
     def _leave(self, record: ReclaimRecord, decision: Decision) -> None:
         self._sweep.leave(record, decision)
 
     def _tell(self, record: ReclaimRecord) -> None:
         self._journal.record(record)
-        self._statistics.book(record)
+        self._control.book(record)
         self._status()
 
     def _tell_paused(self, reason: str) -> None:
@@ -119,6 +122,7 @@ class Daemon:
         else:
             log.info("Reclaims go on: the pause has ended.")
             self._sweep.again()
+        self._control.pause_changed()
         self._status()
 
     def _status(self) -> None:
@@ -128,7 +132,7 @@ class Daemon:
         )
         self._notifier.status(
             f"{self._backend.mode}: {self._guard.teardowns_total} teardowns, "
-            f"{self._statistics.freed_bytes >> 20} MiB released{paused}"
+            f"{self._control.freed_bytes_total >> 20} MiB released{paused}"
         )
 
     async def run(self) -> None:
@@ -142,7 +146,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, None)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             await self._watch.start()
         except OSError as error:
@@ -172,26 +176,35 @@ class Daemon:
                 for task in left:
                     task.cancel()
                 _, left = await asyncio.wait(left, timeout=STOP_AGAIN_SEC)
+            await self._control.stop()
             # The window that is open ends after its current write, with everything put back.
             await asyncio.to_thread(self._prompt.shutdown)
             await asyncio.to_thread(self._idle.shutdown)
         if fatal is not None:
             raise fatal
 
+    def _hung_up(self) -> None:
+        with contextlib.suppress(ConfigError):  # it has been told
+            self._reload()
+
     def _reload(self) -> None:
+        """Raises ConfigError with the old settings in force."""
         self._notifier.reloading()
         try:
             new = _load(self._options)
         except ConfigError as error:
             self._journal.config_error(error)
+            raise
         else:
-            if new.roots != self._config.roots:
+            if new.config.roots != self._settings.config.roots:
                 log.warning("A change of roots takes effect at the next start.")
-            self._config = self._reclaimer.config = new
-            logging.getLogger().setLevel(new.log_level.upper())
+            self._settings, self._reclaimer.config = new, new.config
+            logging.getLogger().setLevel(new.config.log_level.upper())
             self._sweep.wake()
+            self._control.settings_changed()
             log.info("Settings were read again.")
-        self._notifier.ready()
+        finally:
+            self._notifier.ready()
 
 
 def _supervised(work: Coroutine[Any, Any, None], end: Callable[[Fatal | None], None]) -> asyncio.Task[None]:
@@ -213,11 +226,11 @@ def _journal(options: argparse.Namespace) -> Journal:
     return Journal(wanted=managed(), json_lines=sys.stdout if options.json else None)
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace) -> Loaded:
     """The default file with its drop-ins, or the named file alone."""
     if options.config is None:
-        return load(DEFAULT_FILE, DEFAULT_DROPINS).config
-    return load(options.config, None).config
+        return load(DEFAULT_FILE, DEFAULT_DROPINS)
+    return load(options.config, None)
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Hierarchy, Ledger]:
@@ -254,11 +267,11 @@ def main(argv: list[str] | None = None) -> int:
         if options.restore:
             return os.EX_OK
         try:
-            config = _load(options)
-            logging.getLogger().setLevel(config.log_level.upper())
-            for root in config.roots:
+            settings = _load(options)
+            logging.getLogger().setLevel(settings.config.log_level.upper())
+            for root in settings.config.roots:
                 hierarchy.open(root).close()
-            backend = choose(hierarchy, ledger, config.roots)
+            backend = choose(hierarchy, ledger, settings.config.roots)
         except CgroupGone as error:
             raise Fatal(
                 f"The settings name {error.path} in roots, and there is no such cgroup.", os.EX_CONFIG
@@ -268,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
         except KernelError as error:
             raise Fatal(f"A root cannot be opened: {error}.", os.EX_CONFIG) from error
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(Daemon(options, config, backend).run())
+            asyncio.run(Daemon(options, settings, backend).run())
     except Fatal as fatal:
         log.critical("%s", fatal)
         return fatal.status

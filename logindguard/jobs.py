@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from .kernel.cgroupfs import KernelError
-from .model import JobInfo, JobKind, JobState, Outcome, ReclaimRecord
+from .model import JobInfo, JobKind, JobState, Mode, Outcome, ReclaimRecord
 from .sweep import Demand, Sweep
 
 MAX_RUNNING = 16
@@ -40,10 +40,14 @@ class _Job:
     def book(self, record: ReclaimRecord) -> None:
         self.first.setdefault(record.target_inode, record)
         self.last[record.target_inode] = record
+        before = [each.dying_before for each in self.first.values()]
+        after = [each.dying_after for each in self.last.values()]
+        if record.mode is Mode.SHARED:  # each counts the whole hierarchy
+            before, after = before[:1], [record.dying_after]
         self.info = replace(
             self.info,
-            dying_before=sum(each.dying_before for each in self.first.values()),
-            dying_after=sum(each.dying_after for each in self.last.values()),
+            dying_before=sum(before),
+            dying_after=sum(after),
             freed_bytes=self.info.freed_bytes + record.freed_bytes,
             stolen_pages=self.info.stolen_pages + record.stolen_pages,
         )

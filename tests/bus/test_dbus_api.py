@@ -5,30 +5,21 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from logindguard import __version__
-from logindguard.dbus.api import manager
-from logindguard.dbus.names import BUS_NAME, MANAGER, PATH
-from logindguard.dbus.server import Server
-from logindguard.model import Mode
+from logindguard.dbus.names import BUS_NAME, MANAGER, PATH, Error
 from logindguard.signals.bus import SystemBus
 
 from .conftest import Daemon
 from .fakes import Peer
+from .rig import Rig, serving
 
 FILES = Path(__file__).parents[2] / "dbus"
 NOBODY = 65534
-
-
-@dataclass
-class Service:
-    mode: Mode = Mode.PRECISE
-    mode_reason: str = "a test"
 
 
 @pytest.fixture
@@ -40,12 +31,12 @@ def strict_daemon(short_dir: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-async def served(strict_daemon: Daemon) -> AsyncIterator[Server]:
+async def served(
+    strict_daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Rig]:
     bus = await SystemBus.connect(strict_daemon.address, timeout_sec=5)
-    served = Server(bus, manager(Service()))
-    await served.start()
-    yield served
-    served.stop()
+    async with serving(bus, tmp_path, monkeypatch) as rig:
+        yield rig
     bus.close()
 
 
@@ -66,16 +57,27 @@ def _shape(interface: ElementTree.Element) -> list[str]:
     return [ElementTree.canonicalize(ElementTree.tostring(each), strip_text=True) for each in interface]
 
 
-def test_the_introspection_file_is_the_interface() -> None:
-    """It documents the interface for tools: what is added in api.py has to be added there."""
+async def test_the_introspection_file_is_the_interface(strict_daemon: Daemon, served: Rig) -> None:
+    """It documents the running service for tools: what is added in methods.py has to be added there."""
     shipped = ElementTree.parse(FILES / f"{MANAGER}.xml").getroot().find("interface")
     assert shipped is not None
     assert shipped.get("name") == MANAGER
-    table = ElementTree.fromstring(manager(Service()).xml())
-    assert _shape(shipped) == _shape(table)
+    status, out = await _as_user(
+        *("busctl", f"--address={strict_daemon.address}", "introspect", "--xml-interface", BUS_NAME, PATH)
+    )
+    assert status == 0
+    running = ElementTree.fromstring(out).find(f"interface[@name='{MANAGER}']")
+    assert running is not None
+    assert _shape(shipped) == _shape(running)
 
 
-async def test_anybody_may_read(strict_daemon: Daemon, served: Server) -> None:
+def test_every_error_is_documented() -> None:
+    text = (FILES / f"{MANAGER}.xml").read_text()
+    ours = [error.rpartition(".")[2] for error in Error if error.startswith(f"{BUS_NAME}.")]
+    assert [name for name in ours if name not in text] == []
+
+
+async def test_anybody_may_read(strict_daemon: Daemon, served: Rig) -> None:
     read = ("busctl", f"--address={strict_daemon.address}", "get-property", BUS_NAME, PATH, MANAGER)
     assert await _as_user(*read, "Version", "Mode", "ModeReason") == (
         0,
@@ -96,7 +98,7 @@ async def test_only_root_may_be_the_guard(strict_daemon: Daemon) -> None:
     assert "is not allowed to own the service" in out
 
 
-async def test_the_rules_are_needed(strict_daemon: Daemon, served: Server) -> None:
+async def test_the_rules_are_needed(strict_daemon: Daemon, served: Rig) -> None:
     """On the same bus nobody can call what has no rules: the test bus is as strict as the system's."""
     other = await Peer.connect(strict_daemon.address)
     call = ("busctl", f"--address={strict_daemon.address}", "call", other.unique_name, PATH, MANAGER, "M")

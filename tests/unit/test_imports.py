@@ -28,6 +28,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "guard": {"kernel", "model", "reclaimer", "settle"},
     "sweep": {"kernel", "model", "policy", "reclaimer"},
     "jobs": {"kernel", "model", "sweep"},
+    "readings": {"kernel", "model", "reclaimer"},
+    "recent": {"model"},
+    "overview": {"guard", "kernel", "model", "pause", "readings", "statistics", "sweep"},
+    "control": {
+        *("config_file", "dbus", "guard", "jobs", "kernel", "model", "overview", "pause", "readings"),
+        *("recent", "reclaimer", "record", "sweep"),
+    },
 }
 DBUS_NEXT = {"signals", "dbus"}  # unmaintained upstream: it stays behind our own types
 
