@@ -22,6 +22,7 @@ from .kernel.shield import Ledger, LedgerError, restore
 from .model import JobInfo, JobKind, Mode, PlannedWrite, ReclaimRecord, Residue, Teardown
 from .overview import Overview
 from .pause import Pause, PauseError
+from .plan import plan
 from .readings import Readings
 from .recent import Recent
 from .reclaimer import Reclaimer, now_usec
@@ -182,7 +183,15 @@ class Control(Overview):
             raise CallError(Error.LIMITS_EXCEEDED, str(error)) from error
 
     async def plan(self, kind: JobKind, subject: str) -> list[PlannedWrite]:
-        raise CallError(Error.NOT_SUPPORTED, "Writes cannot be foretold here.")
+        if self.mode is Mode.OBSERVE:
+            raise CallError(Error.NOT_SUPPORTED, f"Nothing is reclaimed on this machine: {self.mode_reason}.")
+        wants = await self._wants(kind, subject)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._tools, plan, self._backend, self._reclaimer.config, wants
+            )
+        except (KernelError, OSError) as error:
+            raise CallError(Error.FAILED, f"The residues cannot be read: {error}.") from error
 
     def job(self, job: int) -> JobInfo:
         info = self._jobs.get(job)

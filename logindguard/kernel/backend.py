@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ..model import Mode, Reading, Reclaim, Residue, Window
+from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy
 
 
@@ -39,6 +39,12 @@ class Backend(Protocol):
         """One bounded window; ends early when `should_stop` answers true between two writes.
 
         Raises CgroupGone, KernelError or LedgerError with everything put back.
+        """
+
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        """The writes of the window that `reclaim` would open now, in their order; nothing is written.
+
+        Every write takes as long as predicted: what the kernel says to one may end the window before.
         """
 
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:

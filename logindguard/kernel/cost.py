@@ -39,6 +39,9 @@ class WriteCost:
         """What even the smallest write takes where every one walks the whole subtree."""
         return int(self.per_dying_usec * dying) if dying >= MANY_DYING else 0
 
+    def predicted_usec(self, wrote_bytes: int, dying: int) -> int:
+        return self.walk_usec(dying) + int(self.per_mib_usec * wrote_bytes / (1 << 20))
+
     def fitting_bytes(self, write_usec: int) -> int:
         """The write that should take about `write_usec`, page-aligned and within the bounds."""
         wanted = int(write_usec / max(self.per_mib_usec, 1.0) * (1 << 20))

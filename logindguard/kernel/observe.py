@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..model import Mode, Reading, Reclaim, Residue, Window
+from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy, Unsupported
 
 
@@ -52,6 +52,9 @@ class ObserveBackend:
 
     def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         raise Unsupported(residue.path, "", self.reason)
+
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        return []
 
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         raise Unsupported(residue.path, "", self.reason)

@@ -24,9 +24,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..model import Mode, Outcome, Reading, Reclaim, Residue, Window
+from ..model import Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported, within
 from .cost import MIN_WRITE_BYTES
+from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
 from .idle import thread_cpu_usec
 from .mapped import MappedLoss
@@ -204,12 +205,7 @@ class V2Backend:
             shielded = len(shield)
 
         try:
-            with Shield(
-                self._ledger,
-                target,
-                recursiveprot=self.features.recursiveprot,
-                margin_bytes=SHIELD_MARGIN_BYTES,
-            ) as shield:
+            with self._shield(self._ledger, target) as shield:
                 self._writer.run(
                     target,
                     plan,
@@ -248,6 +244,29 @@ class V2Backend:
             wall_usec=int((time.monotonic() - started) * 1e6),
             longest_write_usec=tally.longest_usec,
         )
+
+    def _shield(self, ledger: Ledger, target: Cgroup) -> Shield:
+        return Shield(
+            ledger, target, recursiveprot=self.features.recursiveprot, margin_bytes=SHIELD_MARGIN_BYTES
+        )
+
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        notes = Notes()
+        with (
+            self._open(residue) as live,
+            DryCgroup.over(live, notes) as target,
+            self._shield(NoLedger(), target) as shield,
+        ):
+            self._writer.rehearsal(residue.dying).run(
+                target,
+                plan,
+                Tally(),
+                dying=residue.dying,
+                before=shield.raise_,
+                enough=lambda: False,
+                should_stop=lambda: False,
+            )
+        return notes.writes
 
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         cpu_usec, started = thread_cpu_usec(), time.monotonic()

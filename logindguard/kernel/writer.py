@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..model import Reclaim
 from .cgroupfs import Cgroup, KernelRefused
@@ -33,6 +33,10 @@ class Writer:
         self._swappiness_word = swappiness_word
         self.cost = WriteCost()
 
+    def rehearsal(self, dying: int) -> Writer:
+        """One whose writes take as long as they are predicted to, so that its cost stays what it is now."""
+        return _Rehearsal(self._swappiness_word, replace(self.cost), dying)
+
     def run(
         self,
         target: Cgroup,
@@ -48,10 +52,10 @@ class Writer:
 
         `before` runs before each write. At least one is made. Raises CgroupGone and KernelRefused.
         """
-        deadline = time.monotonic() + plan.window_usec / 1e6
+        deadline_usec = self._now_usec() + plan.window_usec
         exhausted = False
         while tally.asked_bytes < plan.max_bytes and not exhausted:
-            if tally.writes and (time.monotonic() >= deadline or should_stop()):
+            if tally.writes and (self._now_usec() >= deadline_usec or should_stop()):
                 return
             before()
             left_bytes = plan.max_bytes - tally.asked_bytes
@@ -71,11 +75,31 @@ class Writer:
         """Kernel time of the write, and whether the kernel found less than asked."""
         request = f"{size_bytes} swappiness=0" if self._swappiness_word else str(size_bytes)
         exhausted = False
-        started = time.monotonic_ns()
+        started_usec = self._now_usec()
         try:
             target.write("memory.reclaim", request)
         except KernelRefused as error:
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise
             exhausted = error.errno == errno.EAGAIN
-        return (time.monotonic_ns() - started) // 1000, exhausted
+        return self._now_usec() - started_usec, exhausted
+
+    def _now_usec(self) -> int:
+        return time.monotonic_ns() // 1000
+
+
+class _Rehearsal(Writer):
+    def __init__(self, swappiness_word: bool, cost: WriteCost, dying: int) -> None:
+        super().__init__(swappiness_word=swappiness_word)
+        self.cost = cost
+        self._dying = dying
+        self._passed_usec = 0
+
+    def _now_usec(self) -> int:
+        return self._passed_usec
+
+    def _write(self, target: Cgroup, size_bytes: int) -> tuple[int, bool]:
+        super()._write(target, size_bytes)
+        took_usec = self.cost.predicted_usec(size_bytes, self._dying)
+        self._passed_usec += took_usec
+        return took_usec, False

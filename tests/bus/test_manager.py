@@ -369,6 +369,23 @@ async def test_options_that_do_not_fit(root: Client, options: dict[str, tuple[st
     assert word in sentence
 
 
+async def test_a_dry_run_writes_nothing(root: Client, alice: User, authority: FakePolkit, rig: Rig) -> None:
+    rig.backend.hold(ALICE, 3, 10 * MIB)
+    rig.backend.hold(BOB, 2, MIB)
+    wanted = {"dry_run": Variant("b", True)}
+    row = {"path": BOB, "file": "memory.reclaim", "value": str(MIB), "purpose": "reclaim"}
+    assert await ask(root, "ReclaimUnit", "sa{sv}", "user-1001.slice", wanted) == [0, [row]]
+    assert len((await ask(root, "Sweep", "a{sv}", wanted))[1]) == 2
+    await ask(root, "Pause", "t", 0)
+    assert len((await ask(root, "Sweep", "a{sv}", wanted))[1]) == 2  # nothing is begun by it
+    authority.verdict = [True, False, {}]
+    assert (await alice.call("Sweep", "a{sv}", {"dry_run": option("b", True)}))[0] == 0
+    assert rig.backend.reclaimed() == []
+    assert await ask(root, "ListJobs") == []
+    rig.backend.mode, rig.backend.reason = Mode.OBSERVE, "this kernel heals itself"
+    assert (await error(root, "Sweep", "a{sv}", wanted))[0] == "logindguard1.Error.NotSupported"
+
+
 async def test_cancelling(root: Client, alice: User, authority: FakePolkit, rig: Rig) -> None:
     rig.backend.hold(ALICE, 3, 1000 * MIB)
     rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.02

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy
-from logindguard.model import Mode, Outcome, Reading, Reclaim, Residue, Window
+from logindguard.model import Mode, Outcome, PlannedWrite, Purpose, Reading, Reclaim, Residue, Window
 
 MIB = 1 << 20
 
@@ -87,6 +87,17 @@ class FakeBackend:
             writes=1,
             shielded=1,
         )
+
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        self.calls.append(("plan", residue.path))
+        return [
+            PlannedWrite(
+                path=residue.path,
+                file="memory.reclaim",
+                value=str(plan.max_bytes),
+                purpose=Purpose.RECLAIM,
+            )
+        ]
 
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         return self.reclaim(residue, plan, should_stop)

@@ -30,9 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {"kernel", "model", "sweep"},
     "readings": {"kernel", "model", "reclaimer"},
     "recent": {"model"},
+    "plan": {"config", "kernel", "model", "policy"},
     "overview": {"guard", "kernel", "model", "pause", "readings", "statistics", "sweep"},
     "control": {
-        *("config_file", "dbus", "guard", "jobs", "kernel", "model", "overview", "pause", "readings"),
+        *("config_file", "dbus", "guard", "jobs", "kernel", "model", "overview", "pause", "plan", "readings"),
         *("recent", "reclaimer", "record", "sweep"),
     },
 }
