@@ -19,8 +19,8 @@ from logindguard.kernel.cgroupfs import Hierarchy, detect
 from tests.lab.leak import dying
 
 PREFIX = "logindguard-demo-"
-MEMORY_BYTES = 768 << 20  # available; what the demo takes is less than half of it
-DISK_BYTES = 1 << 30
+MEMORY_BYTES = 512 << 20  # available; what the demo takes is less than half of it
+DISK_BYTES = 512 << 20
 RMDIR_SEC = 10.0
 
 
