@@ -11,7 +11,6 @@ import argparse
 import os
 import statistics
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from logindguard.model import Mode
 from tests.demo.guard import Guard, GuardFailed
 from tests.demo.host import CannotRun, Host, own_place, resident_pages, swap_on
 from tests.demo.interrupt import Interrupted, raise_when_interrupted
-from tests.demo.progress import Progress
+from tests.demo.progress import Progress, wrapped
 from tests.demo.sides import UNITS, Plan, Round, plans, shortcomings, summary, verdict
 from tests.demo.table import size
 from tests.lab.leak import Refusal, leaked
@@ -30,7 +29,6 @@ COUNT = 1000
 BYTES_EACH = 64 << 10
 STILL_SEC = 3.0  # after so long without a change, nothing more is expected
 WAIT_MAX_SEC = 30.0
-COLUMNS = 80
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,20 +58,19 @@ def show(host: Host, progress: Progress, count: int) -> int:
     progress.step(f"all that follows happens in the cgroup {host.cgroup_path(host.root)}")
     progress.now("the guard starts and looks at the kernel")
     mode, reason = try_out(host)
-    progress.step(f"the guard's mode here is {mode}")
+    progress.step(f"the guard's mode here is {mode}: {reason}")
     if mode is Mode.OBSERVE:
-        sentence = f"There is nothing for it to do on this machine: {reason}."
-        progress.verdict(textwrap.fill(sentence, COLUMNS), good=True)
+        progress.verdict(f"There is nothing for it to do on this machine: {reason}.", good=True)
         return 0
     rounds = [play(host, progress, plan, count) for plan in plans(host.version, swap_on=swap_on())]
     print(f"\n{summary(rounds, host.version)}\n", flush=True)
     failures = shortcomings(rounds)
     for sentence in rounds[-1].sentences if not failures else [s for one in rounds for s in one.sentences]:
-        print(f"{textwrap.fill(f'logindguard: {sentence}', COLUMNS)}\n", flush=True)
+        print(wrapped(f"logindguard: {sentence}"), end="\n\n", flush=True)
     for failure in failures:
-        progress.verdict(textwrap.fill(failure, COLUMNS), good=False)
+        progress.verdict(failure, good=False)
     if not failures:
-        progress.verdict(textwrap.fill(verdict(rounds, host.version), COLUMNS), good=True)
+        progress.verdict(verdict(rounds, host.version), good=True)
     return 1 if failures else 0
 
 

@@ -39,7 +39,7 @@ def test_it_shows_the_guard_at_work(tell: Tell) -> None:
     tell(f"{time.monotonic() - started:.0f} s\n{output}")
     assert process.returncode == 0, output + errors
     assert errors == ""
-    assert "dying memcgs after" in output or "There is nothing for it to do" in output
+    assert "dying memcgs after" in output or "There is nothing for it" in output
     assert max(len(line) for line in output.splitlines()) <= 80
     assert left_behind(process.pid) == []
 
@@ -86,7 +86,7 @@ def test_an_interrupted_one_cleans_up(running: subprocess.Popen[str], group: boo
         assert running.returncode == 128 + signal.SIGINT, errors
         assert "Interrupted; what was made has been removed." in output
     else:
-        assert "There is nothing for it to do" in output
+        assert "There is nothing for it" in output
     assert left_behind(running.pid) == []
 
 
@@ -105,5 +105,5 @@ def test_without_root_it_says_so() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
     assert run.returncode == os.EX_UNAVAILABLE
-    assert "needs root" in run.stdout
+    assert "needs root" in " ".join(run.stdout.split())
     assert run.stderr == ""
