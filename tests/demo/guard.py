@@ -94,12 +94,15 @@ class Guard:
 
     @property
     def records(self) -> list[ReclaimRecord]:
-        return [from_fields(entry) for entry in list(self._entries) if "LOGINDGUARD_OUTCOME" in entry]
+        return [from_fields(entry) for entry in self._told()]
 
-    @property
-    def sentences(self) -> list[str]:
-        """Of the records."""
-        return [entry["MESSAGE"] for entry in list(self._entries) if "LOGINDGUARD_OUTCOME" in entry]
+    def sentences(self) -> tuple[str, ...]:
+        """Of the records, the one with the largest release first."""
+        told = sorted(self._told(), key=lambda entry: -int(entry["LOGINDGUARD_FREED_BYTES"]))
+        return tuple(entry["MESSAGE"] for entry in told)
+
+    def _told(self) -> list[dict[str, Any]]:
+        return [entry for entry in list(self._entries) if "LOGINDGUARD_OUTCOME" in entry]
 
     def said(self) -> str:
         return self._said.read_text().strip()

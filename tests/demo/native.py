@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from logindguard.model import Mode
+from logindguard.text import counted
 from tests.demo.guard import Guard, GuardFailed
 from tests.demo.host import CannotRun, Host, own_place, resident_pages, swap_on
 from tests.demo.interrupt import Interrupted, raise_when_interrupted
@@ -65,7 +66,7 @@ def show(host: Host, progress: Progress, count: int) -> int:
     rounds = [play(host, progress, plan, count) for plan in plans(host.version, swap_on=swap_on())]
     print(f"\n{summary(rounds, host.version)}\n", flush=True)
     failures = shortcomings(rounds)
-    for sentence in rounds[-1].sentences if not failures else [s for one in rounds for s in one.sentences]:
+    for sentence in [each for one in rounds for each in (one.sentences if failures else one.sentences[:1])]:
         print(wrapped(f"logindguard: {sentence}"), end="\n\n", flush=True)
     for failure in failures:
         progress.verdict(failure, good=False)
@@ -118,7 +119,9 @@ def play(host: Host, progress: Progress, plan: Plan, count: int) -> Round:
         taken_pages = neighbour_pages - resident_pages(place / "neighbour")
         cpu_usec = guard.cpu_usec() - cpu_before_usec if guard else None
         records = guard.records if guard else []
-        progress.step(f"{side}: {dying_after} dying memcgs, {waited_sec:.1f} s after the last removal")
+        progress.step(
+            f"{side}: {counted(dying_after, 'dying memcg')}, {waited_sec:.1f} s after the last removal"
+        )
         progress.now("what was made is removed")
     releases = [each.release_usec for each in records if each.freed_bytes and each.release_usec]
     return Round(
@@ -135,7 +138,7 @@ def play(host: Host, progress: Progress, plan: Plan, count: int) -> Round:
         freed_bytes=sum(each.freed_bytes for each in records) if guard else None,
         release_usec=statistics.median(releases) if releases else None,
         cpu_usec=cpu_usec,
-        sentences=tuple(guard.sentences) if guard else (),
+        sentences=guard.sentences() if guard else (),
     )
 
 
@@ -150,7 +153,8 @@ def wait(host: Host, progress: Progress, plan: Plan, over: Callable[[int], bool]
             changed = now
         if over(dying) or now - changed >= STILL_SEC or now - started >= WAIT_MAX_SEC:
             return dying
-        progress.now(f"{plan.words}: {dying} dying memcgs, {now - started:.0f} s after the last removal")
+        so_far = f"{counted(dying, 'dying memcg')}, {now - started:.0f} s after the last removal"
+        progress.now(f"{plan.words}: {so_far}")
         time.sleep(0.1)
 
 

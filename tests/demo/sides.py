@@ -44,7 +44,7 @@ class Round:
     held_bytes: int  # page cache of dying memcgs at the end
     neighbour_pages: int  # in memory before
     taken_pages: int  # of them
-    told_pages: int | None = None  # the same by the guard's records, which give an upper bound
+    told_pages: int | None = None  # upper bound for all live cgroups, by the guard's own records
     freed_bytes: int | None = None
     release_usec: float | None = None
     cpu_usec: int | None = None
@@ -107,7 +107,7 @@ def summary(rounds: Sequence[Round], version: int) -> str:
         ("page cache freed by the guard", each(lambda one: size(one.freed_bytes))),
         ("pages that the live neighbour held", each(lambda one: number(one.neighbour_pages))),
         ("pages taken from the live neighbour", each(lambda one: number(one.taken_pages))),
-        ("  at most, as the guard told", each(lambda one: number(one.told_pages))),
+        ("  from any live cgroup, told by the guard", each(lambda one: number(one.told_pages))),
         ("seconds from removal to release, median", each(lambda one: seconds(one.release_usec))),
         ("CPU seconds used by the guard", each(lambda one: seconds(one.cpu_usec))),
     ]
