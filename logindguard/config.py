@@ -39,6 +39,8 @@ class ReclaimSettings:
     window_usec: int = 250_000  # longest time that a shield stays up
     predicted_write_usec: int = 20_000  # above: only parents that nobody removes
     min_headroom_bytes: int = 64 * MIB  # below memory.max, memory.high and in free memory
+    shared: bool = False  # where live cgroups cannot be shielded (cgroup v1): reclaim below live parents
+    shared_ratio: float = 0.1  # most that live cgroups there may hold, as a part of the residue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "reclaim.window": (10_000, 1 * SEC),
     "reclaim.predicted_write": (1_000, 1 * SEC),
     "reclaim.min_headroom": (4 * MIB, 1024 * 1024 * MIB),
+    "reclaim.shared_ratio": (0, 1),
     "sweep.interval": (10 * SEC, DAY),
     "sweep.cpu_percent": (0.1, 100),
     "sweep.retry_first": (1 * SEC, 60 * MINUTE),
@@ -66,9 +67,11 @@ _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _SPAN = re.compile(rf"\s*({_NUMBER})\s*([a-zµμ]+)")
 _SIZE = re.compile(rf"({_NUMBER})\s*([KMGT]?)(?:iB)?")
 _PERCENT = re.compile(rf"({_NUMBER})\s*%?")
+_RATIO = re.compile(_NUMBER)
 _COUNT = re.compile(r"[0-9]{1,15}")
 # What systemd allows in a unit name, and the wildcards of fnmatch(3).
 _GLOB = re.compile(r"[A-Za-z0-9:_.\\@*?\[\]!-]{1,255}")
+_SWITCH = {"yes": True, "no": False, "on": True, "off": False, "true": True, "false": False}
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -99,6 +102,18 @@ def _parse_percent(written: str) -> float:
     if match is None:
         raise ValueError(written)
     return float(match[1])
+
+
+def _parse_ratio(written: str) -> float:
+    if not _RATIO.fullmatch(written):
+        raise ValueError(written)
+    return float(written)
+
+
+def _parse_switch(written: str) -> bool:
+    if written not in _SWITCH:
+        raise ValueError(written)
+    return _SWITCH[written]
 
 
 def _parse_count(written: str) -> int:
@@ -137,6 +152,8 @@ class Kind:
 SPAN = Kind("a duration with its unit", parse_span, text.span)
 SIZE = Kind("a size", parse_size, text.size)
 PERCENT = Kind("a number of percent", _parse_percent, "{:g}".format)
+RATIO = Kind("a number", _parse_ratio, "{:g}".format)
+SWITCH = Kind("yes or no", _parse_switch, lambda value: "yes" if value else "no")
 COUNT = Kind("a whole number", _parse_count)
 LEVEL = Kind(f"one of {', '.join(_LEVELS)}", _parse_level)
 ROOT = Kind("cgroup paths such as /user.slice, absolute and without '.', '..' or empty parts", _parse_root)
@@ -177,6 +194,10 @@ def _kind(field: str, value: object) -> Kind:
         if field.endswith(suffix):
             return kind
     named = {"log_level": LEVEL, "roots": ROOT, "include": GLOB, "exclude": GLOB}
+    if isinstance(value, bool):
+        return SWITCH
+    if isinstance(value, float):
+        return RATIO
     return COUNT if isinstance(value, int) else named[field]
 
 

@@ -29,6 +29,8 @@ FORECAST_USEC_PER_DYING = 10
 # A window reads memory.stat of a target and its children several times over; where once takes longer than
 # this, only the sweep does it, which rests in between.
 READ_BUDGET_USEC = 250_000
+# Of a slice of memory.force_empty, which drains the batches of all CPUs before it reclaims anything.
+SLICE_USEC = 10_000
 
 
 def covers(unit: str, units: Units) -> bool:
@@ -41,10 +43,12 @@ def covers(unit: str, units: Units) -> bool:
 def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     """What to do about the residue under one live parent."""
     residue, limits = reading.residue, config.reclaim
-    if residue.dying == 0:
+    if nothing_left(residue, reading):
         return Skip(reason="nothing dying is left here")
     if reading.own_pages:
         return Skip(reason="the cgroup may hold pages of its own, which no shield covers")
+    if not reading.shields and (refusal := _shared(reading, config)):
+        return refusal
     if hold := _hold(reading, config):
         return hold
     if harm := swap_harm(reading):
@@ -74,20 +78,44 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     return Reclaim(
         max_bytes=takeable_bytes,  # and no more: the kernel looks long and hard for what is not there
         keep_mapped=keep_mapped,
-        window_usec=limits.window_usec,
-        write_usec=limits.write_usec,
+        # Where nothing is shielded, it is weighed anew after every slice.
+        window_usec=limits.window_usec if reading.shields else SLICE_USEC,
+        write_usec=limits.write_usec if reading.shields else SLICE_USEC,
         reason="page cache of dying memcgs",
     )
 
 
+def nothing_left(residue: Residue, reading: Reading) -> bool:
+    """Whether nothing dying is left; where nothing counts it by cgroup, none that holds page cache."""
+    return residue.dying == 0 or (not reading.shields and residue.file_bytes == 0)
+
+
+def _shared(reading: Reading, config: Config) -> Skip | Wait | None:
+    """Why live cgroups shall not pay for a residue beside them, where none of them can be shielded."""
+    residue, limits = reading.residue, config.reclaim
+    if not limits.shared:
+        return Skip(reason="live cgroups beside it could lose page cache, and reclaim.shared is off")
+    if reading.swap_on:
+        return Skip(reason="swap is in use, and live cgroups beside it could be swapped out")
+    if reading.live_bytes > limits.shared_ratio * residue.file_bytes:
+        return Wait(
+            reason=f"live cgroups beside it hold {reading.live_bytes >> 10} KiB, over {limits.shared_ratio:g}"
+            f" (reclaim.shared_ratio) of the {residue.file_bytes >> 10} KiB that dying ones hold"
+        )
+    return None
+
+
 def _hold(reading: Reading, config: Config) -> Wait | None:
-    """Whether the host, or a limit above the target, has no room for a shield now."""
+    """Whether now is no time for a write: no room for it, or it would take what is to be kept."""
+    residue = reading.residue
+    if not reading.shields and residue.mapped_bytes > config.reclaim.keep_mapped_above_bytes:
+        return Wait(reason="much of it is mapped, and force_empty would take that too", keeps_mapped=True)
     pressure = reading.memory_some_percent
     if pressure is not None and pressure >= config.pressure.pause_percent:
         return Wait(reason=f"the host is under memory pressure ({pressure:.0f} % some)")
     room = config.reclaim.min_headroom_bytes
     if reading.available_bytes < room:
-        return Wait(reason="the host has too little free memory for a shield")
+        return Wait(reason="the host has too little free memory")
     if reading.headroom_bytes is not None and reading.headroom_bytes < room:
         return Wait(reason="a memory limit above has too little headroom for a shield")
     return None
@@ -135,7 +163,9 @@ def after_try(
 ) -> Patience:
     """When to come back: soon while the kernel's own clocks may still free it, then ever more seldom."""
     if outcome is Outcome.PARTIAL:
-        return Patience(next_usec=now_usec + settings.retry_first_usec)
+        # It still gave when the time of its job was over: only others' turns come between.
+        out_of_time = isinstance(decision, Reclaim)
+        return Patience(next_usec=now_usec + (0 if out_of_time else settings.retry_first_usec))
     if outcome is Outcome.MAPPED_KEPT or isinstance(decision, Skip):
         return Patience(tries=PATIENT_TRIES, next_usec=now_usec + settings.retry_max_usec)
     tries = patience.tries + 1
@@ -152,8 +182,13 @@ def for_sweep(decision: Reclaim, share_percent: float) -> Reclaim:
 
 
 def pause_usec(cpu_usec: int, share_percent: float) -> int:
-    """How long to rest after so much CPU time to stay within a share of one CPU."""
-    return int(cpu_usec * (100.0 - share_percent) / share_percent)
+    """How long to rest after so much CPU time, that no second of many such is over a share of one CPU."""
+    if cpu_usec <= 0:
+        return 0
+    share_usec = share_percent * 10_000  # of a second
+    if cpu_usec < share_usec:  # a whole number in each second: part of one more would be too much
+        return -(-1_000_000 // int(share_usec // cpu_usec)) - cpu_usec
+    return int(cpu_usec * 1_000_000 / share_usec) - cpu_usec
 
 
 def ramp_percent(cap_percent: float, since_start_usec: int, grace_usec: int) -> float:

@@ -121,7 +121,7 @@ class Reclaimer:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
         except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
-        return self._record(account, job), account.decision or Skip(reason="not read")
+        return self._record(account, job), _last_word(account)
 
     async def _windows(self, account: _Account, job: Job) -> None:
         if self.backend.mode is Mode.OBSERVE:
@@ -153,7 +153,7 @@ class Reclaimer:
             )
             account.windows.append(window)
             account.last = window.after
-            if window.outcome is not Outcome.PARTIAL or window.freed_bytes == 0:
+            if not _goes_on(window):
                 return
             if job.rest is not None:
                 await job.rest(account.cpu_usec - account.rested_cpu_usec)
@@ -219,6 +219,21 @@ class Reclaimer:
         )
 
 
+def _last_word(account: _Account) -> Decision:
+    """The decision that ended a job: Reclaim where only its time was over."""
+    if account.decision is None:
+        return Skip(reason="not read")
+    last = account.windows[-1] if account.windows else None
+    if isinstance(account.decision, Reclaim) and last is not None and not _goes_on(last):
+        return Wait(reason=last.reason, keeps_mapped=last.outcome is Outcome.MAPPED_KEPT)
+    return account.decision
+
+
+def _goes_on(window: Window) -> bool:
+    """Whether another one is likely to give more at once."""
+    return window.outcome is Outcome.PARTIAL and window.freed_bytes > 0
+
+
 def _verdict(account: _Account) -> tuple[Outcome, str]:
     """The outcome of a job as a whole: its last window's, unless a decision ended it."""
     decision, windows = account.decision, account.windows
@@ -229,7 +244,7 @@ def _verdict(account: _Account) -> tuple[Outcome, str]:
             return Outcome.PARTIAL, last.reason
         return last.outcome, last.reason
     reason = decision.reason if decision is not None else "not read"
-    if account.last is not None and account.last.dying == 0 and account.first is not None:
+    if account.last and account.first and policy.nothing_left(account.last, account.first):
         return Outcome.RELEASED, reason
     if isinstance(decision, Wait) and decision.keeps_mapped:
         return Outcome.MAPPED_KEPT, reason

@@ -9,14 +9,17 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from . import policy
 from .kernel.cgroupfs import KernelError
+from .kernel.idle import thread_cpu_usec
 from .kernel.pressure import some_percent
-from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Way
+from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Wait, Way
 from .policy import Patience
 from .reclaimer import Job, Reclaimer, now_usec
 
+T = TypeVar("T")
 PRESSURE_POLL_SEC = 10.0
 JOB_USEC = 10_000_000  # on one parent at a time; others' retries wait
 
@@ -67,6 +70,7 @@ class Sweep:
         self._stopping = False
         self._ramp_since_usec: int | None = None
         self._pass_due = True
+        self._broke = ""  # the last reason why a pass broke off, so that it is told once
         self.paused = ""  # the reason, empty while it goes on
         self.dying = 0  # as the last pass counted them
         self.last_realtime_usec = 0  # when the last pass began; 0: none yet
@@ -137,7 +141,7 @@ class Sweep:
             demand.canceled = True
 
     async def _serve(self, demand: Demand) -> None:
-        residues = await self._reclaimer.call(self._reclaimer.backend.residues, idle=True)
+        residues = await self._ask(self._reclaimer.backend.residues)
         for residue in policy.deepest_first([each for each in residues if demand.wants(each.path)]):
             going = True
             while going and not demand.canceled:
@@ -174,7 +178,9 @@ class Sweep:
         try:
             await work
         except (KernelError, OSError) as error:
-            log.warning("The sweep broke off: %s.", error)
+            again = str(error) == self._broke
+            self._broke = str(error)
+            log.log(logging.DEBUG if again else logging.WARNING, "The sweep broke off: %s.", error)
 
     async def _first_grace(self) -> None:
         """After a start into a host that is full of dying memcgs: say so, wait, begin slowly."""
@@ -196,10 +202,10 @@ class Sweep:
         backend = self._reclaimer.backend
         await self._rescan()
         known = set(self._standing)  # what is left meanwhile is newer than what this pass counts
-        self.dying = await self._reclaimer.call(backend.total_dying, idle=True)
+        self.dying = await self._ask(backend.total_dying)
         residues: list[Residue] = []
         if self.dying and backend.mode is not Mode.OBSERVE:
-            residues = policy.deepest_first(await self._reclaimer.call(backend.residues, idle=True))
+            residues = policy.deepest_first(await self._ask(backend.residues))
         for inode in known - {residue.inode for residue in residues}:
             self._standing.pop(inode, None)
         for residue in residues:
@@ -207,6 +213,17 @@ class Sweep:
             if standing is None or standing.patience.next_usec <= now_usec():
                 await self._guarded(self._try(residue.path, residue.inode))
             await self._between()
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """What the idle worker finds, and then the rest that it costs."""
+
+        def timed() -> tuple[T, int]:
+            begin_usec = thread_cpu_usec()
+            return question(), thread_cpu_usec() - begin_usec
+
+        answer, cpu_usec = await self._reclaimer.call(timed, idle=True)
+        await self._rest(cpu_usec)
+        return answer
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
         await self._room()
@@ -229,6 +246,8 @@ class Sweep:
             rest=rest,
         )
         record, decision = await self._reclaimer.run(job)
+        if demand is not None and demand.canceled:  # not to go on at once all the same
+            decision = Wait(reason=record.reason)
         if record.outcome not in (Outcome.RELEASED, Outcome.GONE):
             self._stand(record, decision, old.patience if old else Patience())
         if record.freed_bytes or record.dying_after < record.dying_before or record.outcome is Outcome.FAILED:

@@ -4,8 +4,7 @@ Hard facts (kernel/cgroup/cgroup.c, fs/kernfs, Documentation/admin-guide/cgroup-
 
 - A path says nothing about identity: `session-3.scope` can be removed and made
   again between two system calls. A handle is a directory descriptor, and the
-  directory's inode is the kernfs id, 64 bits wide and never reused (on 64-bit
-  kernels; 32-bit ones show only its lower half).
+  directory's inode is the kernfs id, 64 bits wide and never reused (on 64-bit kernels).
 - A cgroup can disappear between any two calls. Opening a file through the
   descriptor of a removed directory gives ENOENT, reading or writing a file that
   was open before gives ENODEV. Both are one exception here, `CgroupGone`.
@@ -110,7 +109,8 @@ class Cgroup:
         return f"<Cgroup {self.path} inode={self.inode}>"
 
     @contextmanager
-    def _errors(self, file: str) -> Iterator[None]:
+    def errors(self, file: str) -> Iterator[None]:
+        """Turns an OSError of the block into one of the errors above."""
         try:
             yield
         except OSError as error:
@@ -129,7 +129,7 @@ class Cgroup:
         return True
 
     def open_child(self, name: str) -> Cgroup:
-        with self._errors(""):
+        with self.errors(""):
             try:
                 fd = os.open(name, _OPEN_DIRECTORY, dir_fd=self.fd)
             except FileNotFoundError as error:
@@ -137,7 +137,7 @@ class Cgroup:
         return Cgroup(fd, join(self.path, name))
 
     def child_names(self) -> list[str]:
-        with self._errors(""), os.scandir(self.fd) as entries:
+        with self.errors(""), os.scandir(self.fd) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
     def children(self) -> Iterator[Cgroup]:
@@ -151,7 +151,7 @@ class Cgroup:
                 yield child
 
     def read(self, file: str) -> str:
-        with self._errors(file):
+        with self.errors(file):
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 parts = []
@@ -162,7 +162,7 @@ class Cgroup:
         return b"".join(parts).decode("ascii", "replace")
 
     def write(self, file: str, value: str) -> None:
-        with self._errors(file):
+        with self.errors(file):
             fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 os.write(fd, value.encode("ascii"))
@@ -180,19 +180,19 @@ class Cgroup:
             raise BadReading(self.path, file, f"not a number of bytes: {text[:40]!r}")
         return number
 
-    def _keyed(self, file: str) -> dict[str, str]:
+    def keyed(self, file: str) -> dict[str, str]:
         words = self.read(file).split()
         return dict(zip(words[::2], words[1::2], strict=False))
 
     def dying(self, key: str = "nr_dying_descendants") -> int:
         """Removed but still pinned below here (cgroup.stat, 4.14+; per subsystem 6.12+)."""
-        keyed = self._keyed("cgroup.stat")
+        keyed = self.keyed("cgroup.stat")
         if key not in keyed:
             raise BadReading(self.path, "cgroup.stat", f"no key {key}")
         return self._number("cgroup.stat", keyed[key])
 
     def memory_stat(self) -> MemoryStat:
-        keyed = self._keyed("memory.stat")
+        keyed = self.keyed("memory.stat")
         try:
             return MemoryStat(*(int(keyed[key]) for key in _MEMORY_STAT_KEYS))
         except KeyError as error:
@@ -213,7 +213,7 @@ class Cgroup:
 
     def populated(self) -> bool:
         """Whether a process lives in the subtree (cgroup.events)."""
-        return self._keyed("cgroup.events").get("populated") != "0"
+        return self.keyed("cgroup.events").get("populated") != "0"
 
     def controllers(self) -> frozenset[str]:
         return frozenset(self.read("cgroup.controllers").split())

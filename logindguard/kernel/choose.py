@@ -6,9 +6,10 @@ from pathlib import Path
 
 from .backend import Backend
 from .cgroupfs import Hierarchy
-from .features import probe
+from .features import Features, probe
 from .observe import ObserveBackend
 from .shield import Ledger
+from .v1 import V1Backend
 from .v2 import V2Backend
 
 
@@ -20,12 +21,34 @@ def choose(
     proc: Path = Path("/proc"),
     sys: Path = Path("/sys"),
 ) -> Backend:
-    """The backend that can do most without harm. Raises KernelError when a root cannot be opened."""
-    if hierarchy.version == 1:
-        return ObserveBackend(hierarchy, "the memory controller is on cgroup v1", proc=proc)
-    features = probe(hierarchy, roots[0] if roots else "/", proc=proc, sys=sys)
+    """The backend that can do most without harm. Raises KernelError when a root cannot be opened.
+
+    Call it in the main thread: on v1 it installs a signal's handler.
+    """
+    root = roots[0] if roots else "/"
+    features = probe(hierarchy, root, proc=proc, sys=sys)
     if features.reparents_lru:
         return ObserveBackend(hierarchy, "this kernel heals itself: it reparents page cache", proc=proc)
+    if hierarchy.version == 1:
+        hierarchy.open(root).close()
+        return _v1(hierarchy, features, roots, proc)
     if not features.memory_reclaim:
         return ObserveBackend(hierarchy, "this kernel has no memory.reclaim (5.19 brought it)", proc=proc)
     return V2Backend(hierarchy, features, ledger, roots=roots, proc=proc)
+
+
+def _v1(hierarchy: Hierarchy, features: Features, roots: tuple[str, ...], proc: Path) -> Backend:
+    if not hierarchy.whole:
+        return ObserveBackend(
+            hierarchy,
+            f"only a part of the cgroup v1 hierarchy is mounted at {hierarchy.mount}, "
+            "and the kernel counts dying memcgs only for all of it",
+            counts=False,
+            proc=proc,
+        )
+    if not (hierarchy.mount / "memory.force_empty").exists():
+        return ObserveBackend(hierarchy, "this kernel has no memory.force_empty", proc=proc)
+    try:
+        return V1Backend(hierarchy, features, roots=roots, proc=proc)
+    except RuntimeError as error:
+        return ObserveBackend(hierarchy, str(error), proc=proc)

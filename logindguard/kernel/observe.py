@@ -3,18 +3,18 @@
 Hard facts:
 
 - v2: `cgroup.stat` of the root counts all that is dying.
-- v1: the memory line of /proc/cgroups counts online and dying memcgs alike, so
-  the dying ones are that number less the directories, the root included.
+- v1: there is a count for the whole hierarchy (v1_count.py), and none at all where
+  only a part of it is mounted.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy, Unsupported
+from .v1_count import total_dying
 
 
 class ObserveBackend:
@@ -23,8 +23,11 @@ class ObserveBackend:
     name = "observe"
     mode = Mode.OBSERVE
 
-    def __init__(self, hierarchy: Hierarchy, reason: str, *, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self, hierarchy: Hierarchy, reason: str, *, counts: bool = True, proc: Path = Path("/proc")
+    ) -> None:
         self.hierarchy = hierarchy
+        self._counts = counts  # else there is nothing to count by
         self.reason = reason
         self._proc = proc
 
@@ -32,11 +35,9 @@ class ObserveBackend:
         if self.hierarchy.version == 2:
             with self.hierarchy.open("/") as cgroup:
                 return cgroup.dying()
-        for line in (self._proc / "cgroups").read_text().splitlines():
-            words = line.split()
-            if words[0] == "memory":
-                return max(0, int(words[2]) - sum(1 for _ in os.walk(self.hierarchy.mount)))
-        return 0
+        if not self._counts:
+            raise Unsupported("/", "", self.reason)
+        return total_dying(self.hierarchy, self._proc)
 
     def residues(self) -> list[Residue]:
         return []

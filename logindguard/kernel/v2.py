@@ -25,7 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..model import Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
-from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported, within
+from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
+from .confine import Confined
 from .cost import MIN_WRITE_BYTES
 from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
@@ -40,7 +41,7 @@ SHIELD_MARGIN_BYTES = 64 << 20
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
 
-class V2Backend:
+class V2Backend(Confined):
     """Implements `Backend`; see there for the contract."""
 
     name = "v2"
@@ -55,11 +56,10 @@ class V2Backend:
         roots: tuple[str, ...] = (),
         proc: Path = Path("/proc"),
     ) -> None:
-        self.hierarchy = hierarchy
+        super().__init__(hierarchy, roots)
         self.features = features
         self.reason = "memory.reclaim with a shield of memory.min"
         self._ledger = ledger
-        self._roots = roots or ("/",)
         self._proc = proc
         self._key = features.dying_key
         self._mapped_loss = MappedLoss()
@@ -88,15 +88,6 @@ class V2Backend:
         return found
 
     # Reading
-
-    def nearest_live(self, path: str) -> str:
-        live = self.hierarchy.nearest_live(path)
-        if not self._is_ours(live):
-            raise CgroupGone(path)
-        return live
-
-    def _is_ours(self, path: str) -> bool:
-        return any(within(path, root) for root in self._roots)
 
     def read(self, path: str) -> Reading:
         started_usec = thread_cpu_usec()
@@ -170,16 +161,6 @@ class V2Backend:
         with self._open(residue) as target, self._ledger.locked():
             restore_locked(self.hierarchy, self._ledger)  # else this window would write over what is left
             return self._window(target, plan, should_stop)
-
-    def _open(self, residue: Residue) -> Cgroup:
-        """The very cgroup that was read, by its inode."""
-        if not self._is_ours(residue.path):
-            raise ValueError(f"{residue.path} is outside the configured roots")
-        target = self.hierarchy.open(residue.path)
-        if target.inode != residue.inode:
-            target.close()
-            raise CgroupGone(residue.path)
-        return target
 
     def _window(self, target: Cgroup, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         cpu_usec, started = thread_cpu_usec(), time.monotonic()

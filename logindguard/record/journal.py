@@ -79,7 +79,7 @@ class Journal:
         """The mode at the start, or a change of it."""
         means = {
             Mode.PRECISE: "nothing live is reclaimed",
-            Mode.SHARED: "live cgroups beside dying ones may lose page cache",
+            Mode.SHARED: "live cgroups beside dying ones cannot be shielded",
             Mode.OBSERVE: "nothing is reclaimed",
         }
         message = f"Mode {mode}, {means[mode]}: {reason}"

@@ -14,7 +14,9 @@ def sentence(record: ReclaimRecord, names: Mapping[int, str] | None = None) -> s
 
 
 def _told(record: ReclaimRecord, what: str) -> str:
-    dying = f"dying memcgs {record.dying_before} -> {record.dying_after}"
+    # cgroup v1 counts them only all together.
+    whose = " of the whole machine" if record.mode is Mode.SHARED else ""
+    dying = f"dying memcgs{whose} {record.dying_before} -> {record.dying_after}"
     did = f"released {size(record.freed_bytes)} of page cache of {what}, {dying}{_live(record)}"
     match record.outcome:
         case Outcome.RELEASED:
@@ -37,7 +39,7 @@ def _told(record: ReclaimRecord, what: str) -> str:
 
 def _live(record: ReclaimRecord) -> str:
     """What it cost live cgroups, where that was measured."""
-    if record.stolen_pages:
+    if record.stolen_pages or (record.mode is Mode.SHARED and record.way is not Way.BEFORE):
         return f", live cgroups lost at most {counted(record.stolen_pages, 'page')}"
     if record.mode is Mode.PRECISE and record.way is not Way.BEFORE:
         return ", nothing live touched"

@@ -14,8 +14,10 @@ from tests.unit.fake_cgroupfs import FakeTree
 DETECTED = detect()
 V2 = DETECTED if DETECTED is not None and DETECTED.version == 2 and os.geteuid() == 0 else None
 
-if V2 is None:
-    collect_ignore = ["v2"]  # run inside the virtual machines, by tests/vm/test_kernel.py
+V1 = DETECTED is not None and DETECTED.version == 1 and os.geteuid() == 0
+
+# The other one runs inside the virtual machines, by tests/vm/test_kernel.py.
+collect_ignore = [name for name, here in (("v1", V1), ("v2", V2 is not None)) if not here]
 
 
 class RealTree:

@@ -14,7 +14,7 @@ import pytest
 from logindguard import config_file
 from logindguard.config import MIB, SEC, Config, PressureSettings, ReclaimSettings, SweepSettings, Units
 from logindguard.config_file import ConfigError, load
-from logindguard.config_values import RANGES, RULES, parse_size, parse_span
+from logindguard.config_values import RANGES, RULES, SWITCH, parse_size, parse_span
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_every_kind_of_setting(file: Path) -> None:
         reclaim:
           keep_mapped_above: 1.5M
           min_headroom: 134217728
+          shared: on
+          shared_ratio: 0.25
           write: 2ms
           window: 50ms
         sweep:
@@ -87,6 +89,8 @@ def test_every_kind_of_setting(file: Path) -> None:
             ReclaimSettings(),
             keep_mapped_above_bytes=3 * MIB // 2,
             min_headroom_bytes=128 * MIB,
+            shared=True,
+            shared_ratio=0.25,
             write_usec=2_000,
             window_usec=50_000,
         ),
@@ -135,6 +139,13 @@ def test_every_kind_of_setting(file: Path) -> None:
             "just words\n",
             "FILE:1: the file expects settings as 'key: value' "
             "(units, teardown, reclaim, sweep, pressure, roots, log_level), not 'just words'.",
+        ),
+        # switches and ratios
+        ("reclaim: {shared: maybe}\n", "FILE:1: reclaim.shared expects yes or no, not 'maybe'."),
+        ("reclaim: {shared: 1}\n", "FILE:1: reclaim.shared expects yes or no, not '1'."),
+        (
+            "reclaim: {shared_ratio: 10%}\n",
+            "FILE:1: reclaim.shared_ratio expects a number from 0 to 1, not '10%'.",
         ),
         # durations
         (
@@ -442,7 +453,7 @@ def test_every_setting_has_a_rule_and_every_quantity_a_range_that_holds_its_defa
     quantities = {
         rule.key: getattr(getattr(config, rule.section), rule.field)
         for rule in RULES.values()
-        if rule.section and not rule.many
+        if rule.section and not rule.many and rule.kind is not SWITCH
     }
     assert quantities.keys() == RANGES.keys()
     for key, value in quantities.items():

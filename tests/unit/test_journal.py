@@ -119,7 +119,12 @@ RECORD = ReclaimRecord(
                 "reason": "the rest is dirty",
             },
             "user.slice: released 12.5M of page cache of 3 ended sessions (alice, bob), "
-            "dying memcgs 15 -> 2; the rest is dirty",
+            "dying memcgs of the whole machine 15 -> 2, live cgroups lost at most 0 pages; the rest is dirty",
+        ),
+        (
+            {"mode": Mode.SHARED, "way": Way.BEFORE, "teardowns": (ended(4),)},
+            "user.slice: released 12.5M of page cache of session 4 (alice, sshd), "
+            "dying memcgs of the whole machine 15 -> 0",
         ),
         (
             {"outcome": Outcome.MAPPED_KEPT, "dying_after": 1, "mapped_kept_bytes": 40 << 20},

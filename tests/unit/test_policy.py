@@ -107,6 +107,71 @@ def test_what_is_reclaimed(case: Reading, max_bytes: int, keep_mapped: bool) -> 
     assert decision.window_usec <= 1_000_000
 
 
+SHARED = replace(CONFIG, reclaim=replace(CONFIG.reclaim, shared=True))
+
+
+def unshielded(of: Residue | None = None, **more: object) -> Reading:
+    """On cgroup v1: the count is that of the whole machine."""
+    return reading(of, **{"shields": False, **more})
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "words"),
+    [
+        (unshielded(residue(file_bytes=0)), Skip, "nothing dying is left"),
+        (unshielded(own_pages=True), Skip, "pages of its own"),  # the root
+        (unshielded(swap_on=True), Skip, "swap is in use"),
+        (unshielded(live_bytes=4 * MIB + 1), Wait, "hold 4096 KiB, over 0.1 (reclaim.shared_ratio) of"),
+        (unshielded(memory_some_percent=10.0), Wait, "under memory pressure"),
+        (unshielded(available_bytes=60 * MIB), Wait, "too little free memory"),
+        (unshielded(residue(mapped_bytes=9 * MIB)), Wait, "much of it is mapped"),
+        (unshielded(residue(dirty_bytes=40 * MIB)), Wait, "waits for writeback"),
+        (unshielded(predicted_write_usec=50_000, permanent=False), Skip, "predicted to take 50000 us"),
+    ],
+)
+def test_what_is_left_alone_where_nothing_is_shielded(case: Reading, kind: type, words: str) -> None:
+    decision = policy.decide(case, SHARED)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
+    assert getattr(decision, "keeps_mapped", False) == ("mapped" in words)
+
+
+@pytest.mark.parametrize(
+    ("case", "ratio"),
+    [
+        (unshielded(), 0.0),
+        (unshielded(live_bytes=4 * MIB), 0.1),
+        (unshielded(live_bytes=40 * MIB), 1.0),
+        (unshielded(residue(file_bytes=4096), live_bytes=0), 0.1),
+        (unshielded(residue(mapped_bytes=8 * MIB)), 0.1),
+        (unshielded(predicted_write_usec=50_000), 0.1),
+    ],
+)
+def test_what_is_reclaimed_where_nothing_is_shielded(case: Reading, ratio: float) -> None:
+    decision = policy.decide(case, replace(CONFIG, reclaim=replace(SHARED.reclaim, shared_ratio=ratio)))
+    assert isinstance(decision, Reclaim)
+    assert not decision.keep_mapped
+    assert decision.window_usec == decision.write_usec == policy.SLICE_USEC
+    assert policy.for_sweep(decision, 2.0).window_usec == policy.SLICE_USEC
+    refused = policy.decide(case, CONFIG)
+    assert isinstance(refused, Skip)
+    assert "reclaim.shared is off" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        (unshielded(residue(dying=0)), Reclaim),
+        (unshielded(residue(dying=0, mapped_bytes=9 * MIB)), Wait),  # force_empty cannot stop short of it
+        (unshielded(residue(dying=0, anon_bytes=MIB), swap_on=True), Skip),
+        (unshielded(residue(dying=0, shmem_bytes=4096), swap_on=True), Skip),
+        (unshielded(residue(dying=0, anon_bytes=MIB)), Reclaim),
+    ],
+)
+def test_a_cgroup_that_is_being_stopped_needs_no_shield(case: Reading, kind: type) -> None:
+    assert isinstance(policy.decide_ending(case, CONFIG), kind)
+
+
 @pytest.mark.parametrize(
     ("case", "kind"),
     [
@@ -140,7 +205,9 @@ def test_tries_span_the_kernels_clocks_then_back_off() -> None:
 @pytest.mark.parametrize(
     ("outcome", "decision", "in_usec"),
     [
-        (Outcome.PARTIAL, Reclaim(max_bytes=1, keep_mapped=False, window_usec=1, write_usec=1, reason=""), 5),
+        # its time was over while it still gave: it goes on at once
+        (Outcome.PARTIAL, Reclaim(max_bytes=1, keep_mapped=False, window_usec=1, write_usec=1, reason=""), 0),
+        (Outcome.PARTIAL, Wait(reason=""), 5),
         (Outcome.MAPPED_KEPT, Wait(reason=""), 300),
         (Outcome.SKIPPED, Skip(reason=""), 300),
         (Outcome.FAILED, Wait(reason=""), 10),
@@ -154,6 +221,16 @@ def test_next_try(outcome: Outcome, decision: Decision, in_usec: int) -> None:
 def test_rest_keeps_the_share() -> None:
     assert policy.pause_usec(10_000, 2.0) == 490_000
     assert policy.pause_usec(10_000, 100.0) == 0
+    assert policy.pause_usec(0, 2.0) == 0
+    assert policy.pause_usec(40_000, 2.0) == 1_960_000
+
+
+@pytest.mark.parametrize("cpu_usec", [300, 1_000, 3_000, 6_100, 9_900, 10_001, 15_000, 20_000])
+def test_no_second_is_over_the_share(cpu_usec: int) -> None:
+    """Whenever a second begins: a fourth burst of 6 ms must not fit in where three do."""
+    period_usec = cpu_usec + policy.pause_usec(cpu_usec, 2.0)
+    bursts = -(-1_000_000 // period_usec)  # begun in a second that begins with one
+    assert bursts * cpu_usec <= max(20_000, cpu_usec)
 
 
 def test_a_window_of_a_sweep_fits_its_share_of_a_second() -> None:
