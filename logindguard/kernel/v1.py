@@ -36,7 +36,7 @@ from .pressure import HostMemory, read_host_memory
 from .v1_count import total_dying
 from .v1_stat import LiveTree, read_stat, usage_bytes
 
-MAX_SLICE_USEC = 40_000  # that a slice may grow to where draining alone takes longer than it should
+MAX_GROWTH = 4  # of a slice, where draining alone takes longer than it should
 
 
 @dataclass(slots=True)
@@ -211,11 +211,11 @@ class V1Backend(Confined):
     ) -> None:
         """Slices of the plan's write time until its window is over, the kernel has no more, or `enough`.
 
-        At least one is made, and one more after each that gave nothing, up to MAX_SLICE_USEC long.
+        At least one is made, and a longer one after each that gave nothing, up to MAX_GROWTH times as long.
         Raises CgroupGone, and KernelRefused for any errno but EINTR.
         """
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
-        slice_usec = plan.write_usec
+        slice_usec, max_slice_usec = plan.write_usec, MAX_GROWTH * plan.write_usec
         while True:
             used_bytes = usage_bytes(target)
             slices.exhausted = self._slice(target, slice_usec, slices)
@@ -223,8 +223,8 @@ class V1Backend(Confined):
             slices.gave_bytes += max(0, gave_bytes)
             if slices.exhausted or enough() or should_stop():
                 return
-            if gave_bytes <= 0 and slice_usec < MAX_SLICE_USEC:
-                slice_usec = min(2 * slice_usec, MAX_SLICE_USEC)
+            if gave_bytes <= 0 and slice_usec < max_slice_usec:
+                slice_usec = min(2 * slice_usec, max_slice_usec)
                 if thread_cpu_usec() - cpu_usec < plan.window_usec:  # most of it was asleep
                     continue
             if time.monotonic() - started >= plan.window_usec / 1e6:

@@ -18,7 +18,7 @@ from logindguard.kernel.cgroupfs import Hierarchy, detect
 from logindguard.kernel.features import probe
 from logindguard.kernel.v1 import V1Backend
 from logindguard.kernel.v1_stat import Counters, read_stat
-from logindguard.model import Decision, Reclaim, Window
+from logindguard.model import Decision, Reclaim, Residue, Window
 from tests.lab.leak import Pattern, Summary, leaked
 from tests.lab.neighbour import Neighbour, neighbour
 
@@ -86,16 +86,34 @@ class Ground:
     def decide(self, path: str, config: Config = SHARED) -> Decision:
         return policy.decide(self.backend.read(path), config)
 
-    def reclaim(self, path: str, config: Config = SHARED, *, deadline_sec: float = 30) -> list[Window]:
+    def residue(self, path: str) -> Residue | None:
+        """None where it holds nothing any more."""
+        residue = self.backend.read(path).residue
+        return residue if residue.file_bytes else None
+
+    def reclaim(self, path: str, config: Config = SHARED) -> list[Window]:
         """Windows until a decision, or the kernel, ends it."""
         done: list[Window] = []
-        deadline = time.monotonic() + deadline_sec
-        while time.monotonic() < deadline:
+        while not done or done[-1].freed_bytes:
             reading = self.backend.read(path)
             decision = policy.decide(reading, config)
             if not isinstance(decision, Reclaim):
                 break
             done.append(self.backend.reclaim(reading.residue, decision, lambda: False))
+        return done
+
+    def release(self, path: str, *, deadline_sec: float = 60) -> list[Window]:
+        """Windows until nothing is left.
+
+        Some take patience, in the guard too: dirty pages, those in a CPU's LRU batch, buffers on a
+        journal's list.
+        """
+        done = self.reclaim(path)
+        deadline = time.monotonic() + deadline_sec
+        while self.residue(path):
+            assert time.monotonic() < deadline
+            self.settle()
+            done += self.reclaim(path)
         return done
 
 

@@ -20,7 +20,7 @@ from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
 from logindguard.kernel.choose import choose
 from logindguard.kernel.observe import ObserveBackend
 from logindguard.kernel.shield import Ledger
-from logindguard.kernel.v1 import MAX_SLICE_USEC, V1Backend
+from logindguard.kernel.v1 import V1Backend
 from logindguard.model import Outcome, Reclaim, Skip, Wait, Window
 from tests.conftest import Tell
 from tests.kernel.v1.conftest import DEFAULTS, MIB, SHARED, Ground
@@ -55,9 +55,7 @@ def test_all_that_is_dying_goes_where_nobody_lives(ground: Ground, tell: Tell) -
         # A host with DAMON's proactive reclaim takes some back meanwhile.
         assert residue.dying == ground.backend.total_dying() > count // 2
         assert count * PAGE_BYTES // 2 < residue.file_bytes <= count * PAGE_BYTES
-        windows = ground.reclaim(ground.parent)
-        assert {window.outcome for window in windows} <= {Outcome.RELEASED, Outcome.PARTIAL}
-        assert windows[-1].outcome is Outcome.RELEASED
+        windows = ground.release(ground.parent)
         assert sum(window.freed_bytes for window in windows) >= residue.file_bytes * 9 // 10
         assert sum(window.stolen_pages for window in windows) == 0
         assert ground.backend.residues() == []
@@ -126,9 +124,8 @@ def test_what_live_ones_lost_is_never_more_than_told(ground: Ground, tell: Tell)
     """The price of the parent path, where an administrator allows it."""
     with ground.live("n", 8 * MIB), ground.dying(300, size=128 << 10):
         before = ground.local(f"{ground.parent}/n")
-        windows = [ground.backend.reclaim(ground.backend.read(ground.parent).residue, plan(), lambda: False)]
-        while windows[-1].outcome is not Outcome.RELEASED:
-            residue = ground.backend.read(ground.parent).residue
+        windows: list[Window] = []
+        while residue := ground.residue(ground.parent):  # further than the policy would go
             windows.append(ground.backend.reclaim(residue, plan(), lambda: False))
         lost_pages = (before.cache - ground.local(f"{ground.parent}/n").cache) // PAGE_BYTES
         told = sum(window.stolen_pages for window in windows)
@@ -144,12 +141,10 @@ def test_slices_end_in_time_and_the_rest_comes_later(ground: Ground, tell: Tell)
         assert window.outcome is Outcome.PARTIAL
         assert 0 < window.freed_bytes < residue.file_bytes
         assert window.after.file_bytes > 0
-        one = ground.backend.reclaim(
-            residue, plan(slice_usec=MAX_SLICE_USEC, window_usec=60_000_000), lambda: True
-        )
+        one = ground.backend.reclaim(residue, plan(window_usec=60_000_000), lambda: True)
         assert one.writes == 1
         tell(f"slices of 2 ms: {window.writes}, the longest {window.longest_write_usec / 1000:.1f} ms")
-        ground.reclaim(ground.parent)
+        ground.release(ground.parent)
         assert ground.backend.residues() == []
 
 
@@ -159,7 +154,7 @@ def test_below_a_live_child_the_child_is_the_target(ground: Ground) -> None:
     with ground.dying(200, size=64 << 10, under=child):
         assert [each.path for each in policy.deepest_first(ground.backend.residues())] == [child]
         assert ground.backend.read(ground.parent).residue.file_bytes == 0
-        ground.reclaim(child)
+        ground.release(child)
         assert ground.backend.residues() == []
 
 
@@ -183,8 +178,7 @@ def test_dirty_pages_are_waited_for(ground: Ground) -> None:
     else:
         assert "writeback" in decision.reason
     os.sync()
-    ground.settle()
-    assert ground.reclaim(ground.parent)[-1].outcome is Outcome.RELEASED
+    ground.release(ground.parent)
 
 
 # The exact way: the ending cgroup itself
