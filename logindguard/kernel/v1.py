@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..model import Mode, Outcome, Reading, Reclaim, Residue, Window
+from ..model import Mode, Outcome, PlannedWrite, Purpose, Reading, Reclaim, Residue, Window
 from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy
 from .confine import Confined
 from .cost import MIN_WRITE_BYTES, WriteCost
@@ -36,6 +36,7 @@ from .pressure import HostMemory, read_host_memory
 from .v1_count import total_dying
 from .v1_stat import LiveTree, read_stat, usage_bytes
 
+_FILE, _VALUE = "memory.force_empty", "0"  # any value does
 MAX_GROWTH = 4  # of a slice, where draining alone takes longer than it should
 
 
@@ -171,6 +172,11 @@ class V1Backend(Confined):
             longest_write_usec=slices.longest_usec,
         )
 
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        with self._open(residue) as target:
+            write = PlannedWrite(path=target.path, file=_FILE, value=_VALUE, purpose=Purpose.RECLAIM)
+        return [write] * max(1, plan.window_usec // plan.write_usec)
+
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
         slices = _Slices()
@@ -232,11 +238,11 @@ class V1Backend(Confined):
 
     def _slice(self, target: Cgroup, slice_usec: int, slices: _Slices) -> bool:
         """Whether force_empty came to its end by itself."""
-        with target.errors("memory.force_empty"):
-            fd = os.open("memory.force_empty", os.O_WRONLY | os.O_CLOEXEC, dir_fd=target.fd)
+        with target.errors(_FILE):
+            fd = os.open(_FILE, os.O_WRONLY | os.O_CLOEXEC, dir_fd=target.fd)
             try:
                 started = time.monotonic_ns()
-                ended = self._interrupter.write(fd, b"0", slice_usec)
+                ended = self._interrupter.write(fd, _VALUE.encode(), slice_usec)
                 took_usec = (time.monotonic_ns() - started) // 1000
             finally:
                 os.close(fd)

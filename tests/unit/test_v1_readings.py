@@ -16,7 +16,7 @@ from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v1 import V1Backend
 from logindguard.kernel.v1_count import total_dying
 from logindguard.kernel.v1_stat import NOISE_BYTES, Counters, LiveTree, read_stat, usage_bytes
-from logindguard.model import Mode, Reclaim
+from logindguard.model import Mode, PlannedWrite, Purpose, Reclaim
 
 MIB = 1 << 20
 FEATURES = Features(
@@ -207,6 +207,16 @@ def test_outside_the_roots_nothing_is_done(tree: Tree, proc: Path) -> None:
         ours.reclaim(ours.read("/out").residue, plan, lambda: False)
     with pytest.raises(CgroupGone):
         ours.nearest_live("/out")
+
+
+def test_what_a_window_would_write(tree: Tree, proc: Path) -> None:
+    tree.add("/p", {"cache": MIB})
+    ours = V1Backend(tree.hierarchy, FEATURES, proc=proc)
+    plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=20_000, write_usec=10_000, reason="")
+    planned = ours.plan(ours.read("/p").residue, plan)
+    write = PlannedWrite(path="/p", file="memory.force_empty", value="0", purpose=Purpose.RECLAIM)
+    assert planned == [write, write]
+    assert (tree.directory("/p") / "memory.force_empty").read_text() == ""
 
 
 # Which backend
