@@ -26,10 +26,12 @@ class Units:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeardownSettings:
-    """How long teardowns of one parent are gathered before it is reclaimed once for all."""
+    """What is done at a teardown: before the rmdir by a hook, and after it once for all of a parent."""
 
+    after: bool = True  # off: what a teardown leaves is for the sweep
     settle_usec: int = 300_000  # quiet time
     settle_max_usec: int = 1 * SEC  # from the first one on, whatever follows
+    hook_deadline_usec: int = 150_000  # of a reclaim that a logout waits for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class ReclaimSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
+    enabled: bool = True
     interval_usec: int = 300 * SEC
     cpu_percent: float = 2.0  # of one CPU
     retry_first_usec: int = 5 * SEC

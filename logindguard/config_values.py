@@ -24,6 +24,7 @@ DAY = 1440 * MINUTE
 RANGES: dict[str, tuple[float, float]] = {
     "teardown.settle": (0, 10 * SEC),
     "teardown.settle_max": (0, MINUTE),
+    "teardown.hook_deadline": (10_000, 180_000),
     "reclaim.keep_mapped_above": (0, 1024 * 1024 * MIB),
     "reclaim.write": (500, 100_000),
     "reclaim.window": (10_000, 1 * SEC),

@@ -19,6 +19,7 @@ from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, Loaded, loa
 from .control import Control
 from .dbus.api import Api
 from .guard import Guard
+from .hook import Hook
 from .kernel.backend import Backend
 from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
@@ -37,6 +38,7 @@ from .signals.registry import Registry
 from .sweep import Sweep
 
 STOP_AGAIN_SEC = 1.0
+HELPERS = 4  # threads for short looks at the kernel: as many as asyncio has by itself is over TasksMax=
 PARTIAL_TREE = (
     "Only a part of the machine's cgroups is seen here, as in a container: the others are left to the guard"
     " of the host, which sees these too."
@@ -86,6 +88,9 @@ class Daemon:
             free=self._guard.free,
             rescan=self._watch.rescan,
         )
+        hook = Hook(
+            self._reclaimer, self._guard.endings, self._registry, config=lambda: self._settings.config
+        )
         self._control = Control(
             self._reclaimer,
             self._guard,
@@ -95,6 +100,7 @@ class Daemon:
             roots=settings.config.roots,
             reload=self._reload,
             config_files=lambda: self._settings.files,
+            reclaim_ending=hook.reclaim,
         )
 
     def _covers(self, unit: str) -> bool:
@@ -131,8 +137,7 @@ class Daemon:
             f"; {held}" if held else f"; sweep paused: {self._sweep.paused}" if self._sweep.paused else ""
         )
         self._notifier.status(
-            f"{self._backend.mode}: {self._guard.teardowns_total} teardowns, "
-            f"{self._control.freed_bytes_total >> 20} MiB released{paused}"
+            f"{self._backend.mode}: {self._guard.teardowns_total} teardowns, {self._control.totals}{paused}"
         )
 
     async def run(self) -> None:
@@ -144,6 +149,7 @@ class Daemon:
                 ended.set_result(fatal)
 
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(HELPERS, "helper"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, None)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)

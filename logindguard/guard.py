@@ -8,14 +8,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from .ending import Endings
 from .kernel.cgroupfs import CgroupGone, KernelError
-from .model import Decision, Outcome, Phase, ReclaimRecord, Teardown, Way
+from .model import Decision, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
 
 MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep
 SERVE_USEC = 2_000_000  # for one parent; what is left then is the sweep's, others wait too
-MAX_ENDING = 8  # stop jobs at once; beyond, the way after the rmdir is soon enough
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Guard:
         self._leave = leave
         self._settler = Settler()
         self._wake = asyncio.Event()
-        self._ending: set[asyncio.Task[None]] = set()
+        self.endings = Endings(reclaimer, tell=tell, note_busy=self._note_busy)
         self._reclaiming = False
         self._stopping = False
         self.free = asyncio.Event()  # set while nothing is served; a sweep waits for it
@@ -46,13 +46,11 @@ class Guard:
     def heard(self, teardown: Teardown) -> None:
         """Take one teardown in; called on the event loop by whoever heard of it."""
         if teardown.phase is Phase.ENDING:
-            if len(self._ending) < MAX_ENDING:
-                task = asyncio.create_task(self._before(teardown))
-                self._ending.add(task)
-                task.add_done_callback(self._ended)
-                self._note_busy()
+            self.endings.serve_stop_job(teardown)
             return
         self.teardowns_total += 1
+        if not self._reclaimer.config.teardown.after:
+            return
         if len(self._settler) >= MAX_WAITING:
             if self.shed_total == 0:
                 log.warning(
@@ -86,20 +84,13 @@ class Guard:
     def stop(self) -> None:
         """Let the window that is open end after its current write."""
         self._stopping = True
-        for task in self._ending:
-            task.cancel()
+        self.endings.stop()
 
     def _note_busy(self) -> None:
-        if self._reclaiming or self._ending:
+        if self._reclaiming or self.endings.busy:
             self.free.clear()
         else:
             self.free.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._ending.discard(task)
-        self._note_busy()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("A reclaim before the removal failed.", exc_info=error)
 
     async def _serve(self, groups: list[tuple[str, tuple[Teardown, ...]]]) -> None:
         """Reclaim once for each parent that still lives; what hung under a gone one hangs higher up now."""
@@ -126,8 +117,16 @@ class Guard:
                 job = replace(job, path=live)  # what hung under it hangs there now
                 record, decision = await self._reclaimer.run(job)
             else:
-                self._tell(record)
+                if not self._told_before(record):
+                    self._tell(record)
                 self._leave(record, decision)
+
+    def _told_before(self, record: ReclaimRecord) -> bool:
+        """Whether nothing was left to do here, and the records from before the rmdirs say why."""
+        nothing_done = not record.writes and record.outcome is not Outcome.FAILED
+        # Where live cgroups cannot be shielded, dying ones are counted for the whole machine.
+        nothing_left = record.dying_after == 0 or record.mode is Mode.SHARED
+        return nothing_done and nothing_left and all(self.endings.served(t.inode) for t in record.teardowns)
 
     async def _nearest_live(self, path: str) -> str | None:
         """Where the residue of `path` hangs now; None where that is none of ours."""
@@ -138,11 +137,3 @@ class Guard:
         except KernelError as error:
             log.warning("%s is left to the sweep: %s.", path, error)
             return None
-
-    async def _before(self, teardown: Teardown) -> None:
-        job = Job(
-            way=Way.BEFORE, path=teardown.path, teardowns=(teardown,), should_stop=lambda: self._stopping
-        )
-        record = await self._reclaimer.run_ending(job)
-        if record.writes:  # else the way after the rmdir tells of it
-            self._tell(record)

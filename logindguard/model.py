@@ -134,6 +134,8 @@ class Reading:
     read_usec: int = 0  # CPU time that this reading took: memory.stat of a sick host takes up to a second
     shields: bool = True  # live cgroups beside the dying ones can be shielded
     live_bytes: int = 0  # anon and file of live cgroups that a reclaim could take, where none can be shielded
+    usage_bytes: int = 0  # memory.current, which does not lag as memory.stat does; of an ending cgroup only
+    may_forbid_swap: bool = False  # memory.swap.max of the target can be 0 meanwhile
     mapped_lost_bytes: int = 0  # mapped share that went with earlier windows here, forgiven little by little
 
 
@@ -146,6 +148,7 @@ class Reclaim:
     window_usec: int
     write_usec: int
     reason: str
+    forbid_swap: bool = False  # by memory.swap.max of the target, which is about to be removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,10 @@ class Overview:
         self._totals = Statistics()
 
     @property
+    def totals(self) -> Statistics:
+        return self._totals
+
+    @property
     def mode(self) -> Mode:
         return self._backend.mode
 

@@ -26,6 +26,9 @@ CPU_PRESSURE = PressureSettings(pause_percent=60.0, resume_percent=30.0)
 # CPU time that one dying memcg costs a sweep, all told: an order of magnitude, for a forecast only.
 FORECAST_USEC_PER_DYING = 10
 
+# Of a stop job's cgroup, whose processes may resist for long: others' turns come in between.
+STOP_WINDOW_USEC = 50_000
+
 # A window reads memory.stat of a target and its children several times over; where once takes longer than
 # this, only the sweep does it, which rests in between.
 READ_BUDGET_USEC = 250_000
@@ -132,21 +135,36 @@ def swap_harm(reading: Reading) -> Skip | None:
     return None
 
 
-def decide_ending(reading: Reading, config: Config) -> Decision:
-    """What to do about a cgroup that a stop job is about to empty: only what none of its processes maps."""
-    if hold := _hold(reading, config):
+def decide_ending(reading: Reading, config: Config, *, vacated: bool = False) -> Decision:
+    """What to do about a cgroup itself, which is about to be removed.
+
+    While a stop job still empties it, only what none of its processes maps. Once it is `vacated`, what
+    is mapped is mapped by others: much of it is kept, as everywhere; and nothing shall be left, so there
+    the kernel is asked for more than memory.stat, which lags behind, knows of.
+    """
+    residue, limits = reading.residue, config.reclaim
+    if not vacated and (hold := _hold(reading, config)):
         return hold
-    if harm := swap_harm(reading):
+    much_mapped = residue.mapped_bytes > limits.keep_mapped_above_bytes
+    if much_mapped and not reading.shields:
+        return Wait(reason="much of it is mapped, and force_empty would take that too", keeps_mapped=True)
+    harm = swap_harm(reading)
+    if harm and not (vacated and reading.may_forbid_swap):
         return harm
-    clean_bytes = reading.residue.clean_unmapped_bytes
-    if clean_bytes < NOISE_BYTES:
-        return Wait(reason="it holds little page cache that is clean and unmapped")
+    keep_mapped = much_mapped or not vacated
+    clean_bytes = residue.clean_unmapped_bytes
+    if keep_mapped and clean_bytes < NOISE_BYTES:
+        return Wait(
+            reason="it holds little page cache that is clean and unmapped",
+            keeps_mapped=much_mapped and vacated,
+        )
     return Reclaim(
-        max_bytes=clean_bytes,
-        keep_mapped=True,
-        window_usec=config.reclaim.window_usec,
-        write_usec=config.reclaim.write_usec,
-        reason="page cache of a cgroup that is being stopped",
+        max_bytes=clean_bytes if keep_mapped else max(residue.file_bytes, reading.usage_bytes, NOISE_BYTES),
+        keep_mapped=keep_mapped,
+        window_usec=limits.window_usec if vacated else min(limits.window_usec, STOP_WINDOW_USEC),
+        write_usec=limits.write_usec,
+        reason="page cache of a cgroup that is about to be removed",
+        forbid_swap=harm is not None,
     )
 
 

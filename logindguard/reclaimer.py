@@ -12,9 +12,9 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import TypeVar
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from . import policy
 from .config import Config
@@ -56,6 +56,7 @@ class Job:
     teardowns: tuple[Teardown, ...] = ()
     shape: Callable[[Reclaim], Reclaim] = lambda decision: decision
     should_stop: Callable[[], bool] = lambda: False
+    vacated: bool = False  # of a cgroup that is about to be removed: its processes are gone
     max_usec: int = 1 << 62  # begin no further window after so long
     rest: Callable[[int], Awaitable[None]] | None = None
 
@@ -91,11 +92,20 @@ class Reclaimer:
         self.held = held  # why nothing may be reclaimed now; empty where it may
         self._prompt = prompt
         self._idle = idle
+        self._in_flight: set[Future[Any]] = set()
 
     async def call(self, function: Callable[..., T], *args: object, idle: bool = False) -> T:
         """Call what blocks in the kernel, on the prompt worker or the idle one."""
-        worker = self._idle if idle else self._prompt
-        return await asyncio.get_running_loop().run_in_executor(worker, function, *args)
+        future = (self._idle if idle else self._prompt).submit(function, *args)
+        if not idle:
+            self._in_flight.add(future)
+            future.add_done_callback(self._in_flight.discard)
+        return await asyncio.wrap_future(future)
+
+    @property
+    def prompt_is_busy(self) -> bool:
+        """Whether the prompt worker has something to do, be it for somebody who no longer waits for it."""
+        return bool(self._in_flight)
 
     async def _booked(self, account: _Account, job: Job, function: Callable[..., T], *args: object) -> T:
         def timed() -> tuple[T | BaseException, int]:
@@ -121,7 +131,7 @@ class Reclaimer:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
         except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
-        return self._record(account, job), _last_word(account)
+        return self._record(account, job, *_verdict(account)), _last_word(account)
 
     async def _windows(self, account: _Account, job: Job) -> None:
         if self.backend.mode is Mode.OBSERVE:
@@ -164,34 +174,57 @@ class Reclaimer:
     def _stop(self, job: Job) -> Callable[[], bool]:
         return lambda: job.should_stop() or bool(self.held())
 
-    async def run_ending(self, job: Job) -> ReclaimRecord:
-        """One window on the cgroup `job.path` itself, which a stop job is about to empty."""
+    async def run_ending(
+        self, job: Job, *, rest: Callable[[bool], Awaitable[None]] | None = None
+    ) -> ReclaimRecord:
+        """One window on the cgroup `job.path` itself, which is about to be removed.
+
+        With `rest`, which hears between two windows whether the last one gave anything: until it is removed.
+        """
         account = _Account()
-        if held := self.held():
-            account.decision = Wait(reason=held)
-            return self._record(account, job)
         try:
-            account.first = reading = await self._booked(account, job, self.backend.read_ending, job.path)
-            if reading.residue.inode != job.teardowns[0].inode:
-                raise CgroupGone(job.path)
-            account.last = reading.residue
-            account.decision = decision = policy.decide_ending(reading, self.config)
-            if isinstance(decision, Reclaim):
-                account.windows.append(
-                    await self._booked(
-                        account, job, self.backend.reclaim_ending, reading.residue, decision, self._stop(job)
-                    )
-                )
+            await self._ending_windows(account, job, rest)
         except CgroupGone:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
         except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
-        return self._record(account, job)
+        return self._record(account, job, *_ending_verdict(account, vacated=job.vacated))
 
-    def _record(self, account: _Account, job: Job) -> ReclaimRecord:
+    async def _ending_windows(
+        self, account: _Account, job: Job, rest: Callable[[bool], Awaitable[None]] | None
+    ) -> None:
+        if self.backend.mode is Mode.OBSERVE:
+            account.decision = Skip(reason=self.backend.reason)
+            return
+        while True:
+            if held := self.held():
+                account.decision = Wait(reason=held)
+                return
+            reading = await self._booked(account, job, self.backend.read_ending, job.path)
+            if reading.residue.inode != job.teardowns[0].inode:
+                raise CgroupGone(job.path)
+            account.first = account.first or reading
+            account.last = reading.residue
+            account.decision = decision = policy.decide_ending(reading, self.config, vacated=job.vacated)
+            gave = False
+            if isinstance(decision, Reclaim):
+                left_usec = job.max_usec - (now_usec() - account.started_usec)
+                plan = replace(decision, window_usec=max(0, min(decision.window_usec, left_usec)))
+                window = await self._booked(
+                    account, job, self.backend.reclaim_ending, reading.residue, plan, self._stop(job)
+                )
+                account.windows.append(window)
+                account.last = window.after
+                gave = window.freed_bytes > 0
+                if window.outcome is Outcome.GONE:
+                    raise CgroupGone(job.path)
+            if rest is None or job.should_stop() or now_usec() - account.started_usec >= job.max_usec:
+                return
+            await rest(gave)
+
+    def _record(self, account: _Account, job: Job, outcome: Outcome, reason: str) -> ReclaimRecord:
         windows, last = account.windows, account.last
         first = windows[0].before if windows else last
-        outcome, reason = account.failure or _verdict(account)
         ended_usec = now_usec()
         heard = [teardown.heard_usec for teardown in job.teardowns]
         return ReclaimRecord(
@@ -236,6 +269,8 @@ def _goes_on(window: Window) -> bool:
 
 def _verdict(account: _Account) -> tuple[Outcome, str]:
     """The outcome of a job as a whole: its last window's, unless a decision ended it."""
+    if account.failure:
+        return account.failure
     decision, windows = account.decision, account.windows
     if windows and not isinstance(decision, Wait | Skip):
         last = windows[-1]
@@ -249,3 +284,22 @@ def _verdict(account: _Account) -> tuple[Outcome, str]:
     if isinstance(decision, Wait) and decision.keeps_mapped:
         return Outcome.MAPPED_KEPT, reason
     return (Outcome.PARTIAL if windows else Outcome.SKIPPED), reason
+
+
+def _ending_verdict(account: _Account, *, vacated: bool) -> tuple[Outcome, str]:
+    """The outcome for a cgroup itself: by what it still held when it was last looked at."""
+    decision, last = account.decision, account.last
+    freed = any(window.freed_bytes for window in account.windows)
+    if account.failure and not (freed and account.failure[0] is Outcome.GONE):
+        return account.failure
+    if not account.windows or last is None:
+        kept = isinstance(decision, Wait) and decision.keeps_mapped
+        reason = decision.reason if decision is not None else "not read"
+        return (Outcome.MAPPED_KEPT if kept else Outcome.SKIPPED), reason
+    if last.file_bytes - last.shmem_bytes <= policy.NOISE_BYTES:
+        return Outcome.RELEASED, "nothing to speak of is left in it"
+    if vacated and isinstance(decision, Reclaim) and decision.keep_mapped:
+        return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
+    pending = last.dirty_bytes + last.writeback_bytes
+    reason = "the rest waits for writeback" if pending else "the rest is in use by its last processes"
+    return (Outcome.PARTIAL if freed else Outcome.UNCHANGED), reason

@@ -89,9 +89,11 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
+        await self._enabled()
         await self._first_grace()
         passed_usec = 0
         while True:
+            await self._enabled()
             interval_usec = self._reclaimer.config.sweep.interval_usec
             if self._pass_due or now_usec() >= passed_usec + interval_usec:
                 self._pass_due = False
@@ -113,6 +115,13 @@ class Sweep:
             async with asyncio.timeout(max(0.0, timeout_sec)):
                 await self._wake.wait()
         self._wake.clear()
+
+    async def _enabled(self) -> None:
+        """Returns when the settings have it on; what is asked for is done all the same."""
+        while not self._reclaimer.config.sweep.enabled:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._serve_demands()
 
     def wake(self) -> None:
         """Look anew at when to do what, for settings that have changed."""
@@ -169,6 +178,8 @@ class Sweep:
         await self._retry_due()
 
     async def _retry_due(self) -> None:
+        if not self._reclaimer.config.sweep.enabled:
+            return
         for inode, standing in list(self._standing.items()):
             if standing.patience.next_usec <= now_usec():
                 await self._guarded(self._try(standing.path, inode))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..signals.bus import BusError, SystemBus
@@ -35,10 +35,22 @@ class Caller:
     uid: int
     pid: int
     interactive: bool = False  # this call may ask a person for authorization
+    bus: SystemBus | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_root(self) -> bool:
         return self.uid == 0
+
+    async def is_there(self) -> bool:
+        """Whether it is still connected, so that `pid` was its process until now. Raises CallError."""
+        assert self.bus is not None
+        try:
+            [has_owner] = await self.bus.call(
+                _DAEMON, _DAEMON_PATH, _DAEMON, "NameHasOwner", "s", [self.unique_name]
+            )
+        except BusError as error:
+            raise CallError(Error.FAILED, "The bus does not answer.") from error
+        return bool(has_owner)
 
 
 class CallerGone(Exception):
@@ -100,9 +112,10 @@ class Callers:
             ),
         )
         try:
-            return Caller(unique_name=unique_name, uid=told["UnixUserID"], pid=told["ProcessID"])
+            uid, pid = told["UnixUserID"], told["ProcessID"]
         except KeyError as error:
             raise BusError("org.freedesktop.DBus.Error.Failed", f"no {error.args[0]}") from error
+        return Caller(unique_name=unique_name, uid=uid, pid=pid, bus=self._bus)
 
     def _make_room(self) -> None:
         for name in list(self._known):

@@ -23,6 +23,8 @@ class Error(StrEnum):
     NOT_SUPPORTED = "org.logindguard1.Error.NotSupported"  # in this mode; the sentence has its reason
     PAUSED = "org.logindguard1.Error.Paused"
     RESTORE_FAILED = "org.logindguard1.Error.RestoreFailed"
+    NOT_ENDING = "org.logindguard1.Error.NotEnding"  # the caller's cgroup holds other processes, or is gone
+    NOT_COVERED = "org.logindguard1.Error.NotCovered"  # the settings leave the caller's unit alone
 
     ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
     INTERACTIVE_AUTHORIZATION_REQUIRED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"

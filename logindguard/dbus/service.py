@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..model import JobInfo, JobKind, Mode, PlannedWrite, ReclaimRecord, Residue
+from .callers import Caller
 
 
 class Listener(Protocol):
@@ -71,6 +72,9 @@ class Service(Protocol):
         """NoSuchReclaim, HistoryUnavailable."""
 
     async def statistics(self) -> Mapping[str, object]: ...
+
+    async def reclaim_ending(self, caller: Caller) -> str:
+        """The Outcome. AccessDenied, NotEnding, NotCovered, Busy."""
 
     async def start_job(self, kind: JobKind, subject: str, uid: int) -> int:
         """NoSuchUnit, NoSuchSession, Paused, NotSupported, LimitsExceeded."""

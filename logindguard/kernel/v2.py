@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..model import Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
@@ -32,12 +33,14 @@ from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
 from .idle import thread_cpu_usec
 from .mapped import MappedLoss
+from .noswap import can_forbid_swap, no_swap
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, LedgerError, Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
+LAG_BYTES = 2 << 20  # most that memory.stat is taken to lag behind
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
 
@@ -128,6 +131,8 @@ class V2Backend(Confined):
         host = read_host_memory(self._proc)
         with self.hierarchy.open(path) as cgroup:
             residue = Family(cgroup.memory_stat(), {}).residue(path, cgroup.inode, 0)
+            usage_bytes = cgroup.memory_current()
+            may_forbid_swap = can_forbid_swap(cgroup)
         return Reading(
             residue=residue,
             live_children=0,
@@ -139,6 +144,8 @@ class V2Backend(Confined):
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=0,
+            usage_bytes=usage_bytes,
+            may_forbid_swap=may_forbid_swap,
         )
 
     def _headroom(self, path: str) -> int | None:
@@ -253,27 +260,35 @@ class V2Backend(Confined):
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
         tally = Tally()
         freed_bytes = 0
+        left = residue
+        outcome, reason = Outcome.PARTIAL, ""
         with self._open(residue) as target:
-            pgsteal = target.memory_stat().pgsteal
+            pgsteal, usage_bytes = target.memory_stat().pgsteal, target.memory_current()
 
             def enough() -> bool:
-                nonlocal freed_bytes
+                nonlocal freed_bytes, left
                 stat = target.memory_stat()
-                freed_bytes = (stat.pgsteal - pgsteal) * PAGE_BYTES
-                return stat.file_mapped < residue.mapped_bytes - MIN_WRITE_BYTES
+                left = Family(stat, {}).residue(target.path, target.inode, 0)
+                # The counters lag behind by some pages; the usage does not, but it falls when a process ends.
+                stolen_bytes = (stat.pgsteal - pgsteal) * PAGE_BYTES
+                freed_bytes = max(freed_bytes, stolen_bytes)
+                if tally.exhausted:
+                    fell_bytes = usage_bytes - target.memory_current()
+                    freed_bytes = max(freed_bytes, min(fell_bytes, stolen_bytes + LAG_BYTES))
+                return plan.keep_mapped and left.mapped_bytes < residue.mapped_bytes - MIN_WRITE_BYTES
 
             try:
-                self._writer.run(
-                    target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
-                )
-                outcome, reason = Outcome.PARTIAL, "what its processes still map or write was left"
+                with no_swap(target) if plan.forbid_swap else nullcontext():
+                    self._writer.run(
+                        target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
+                    )
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"
         return Window(
             outcome=outcome,
             reason=reason,
             before=residue,
-            after=residue,
+            after=left,
             freed_bytes=freed_bytes,
             writes=tally.writes,
             cpu_usec=thread_cpu_usec() - cpu_usec,

@@ -26,6 +26,7 @@ class Tally:
     asked_bytes: int = 0
     writes: int = 0
     longest_usec: int = 0
+    exhausted: bool = False  # the last one asked for more than there was
 
 
 class Writer:
@@ -53,8 +54,7 @@ class Writer:
         `before` runs before each write. At least one is made. Raises CgroupGone and KernelRefused.
         """
         deadline_usec = self._now_usec() + plan.window_usec
-        exhausted = False
-        while tally.asked_bytes < plan.max_bytes and not exhausted:
+        while tally.asked_bytes < plan.max_bytes and not tally.exhausted:
             if tally.writes and (self._now_usec() >= deadline_usec or should_stop()):
                 return
             before()
@@ -62,8 +62,8 @@ class Writer:
             size_bytes = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
             if plan.keep_mapped:  # small steps, to see in time that mapped pages begin to go
                 size_bytes = min(size_bytes, MIN_WRITE_BYTES)
-            took_usec, exhausted = self._write(target, size_bytes)
-            if not exhausted:
+            took_usec, tally.exhausted = self._write(target, size_bytes)
+            if not tally.exhausted:
                 self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
             tally.asked_bytes += size_bytes
             tally.writes += 1

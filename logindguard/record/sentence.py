@@ -17,7 +17,8 @@ def _told(record: ReclaimRecord, what: str) -> str:
     # cgroup v1 counts them only all together.
     whose = " of the whole machine" if record.mode is Mode.SHARED else ""
     dying = f"dying memcgs{whose} {record.dying_before} -> {record.dying_after}"
-    did = f"released {size(record.freed_bytes)} of page cache of {what}, {dying}{_live(record)}"
+    where = " before its removal" if record.way is Way.BEFORE else f", {dying}{_live(record)}"
+    did = f"released {size(record.freed_bytes)} of page cache of {what}{where}"
     match record.outcome:
         case Outcome.RELEASED:
             return did if record.freed_bytes else f"nothing is left of {what}, {dying}{_live(record)}"
@@ -41,7 +42,7 @@ def _live(record: ReclaimRecord) -> str:
     """What it cost live cgroups, where that was measured."""
     if record.stolen_pages or (record.mode is Mode.SHARED and record.way is not Way.BEFORE):
         return f", live cgroups lost at most {counted(record.stolen_pages, 'page')}"
-    if record.mode is Mode.PRECISE and record.way is not Way.BEFORE:
+    if record.mode is Mode.PRECISE:
         return ", nothing live touched"
     return ""
 

@@ -144,6 +144,16 @@ class Registry:
                 live.ending_told = True
                 self._tell(path, live, Phase.ENDING, source, now_usec)
 
+    def ending_at(self, path: str, inode: int, source: Source, now_usec: int) -> Teardown | None:
+        """The teardown of the cgroup at `path`, which somebody in it announces; None: not covered."""
+        live = self._live.get(path)
+        if live is None or live.inode != inode:  # not heard of yet
+            unit = self._covered_unit(path)
+            if unit is None or is_delegated(path):
+                return None
+            live = _Live(unit=unit, inode=inode, uid=_uid_of(path))
+        return _teardown(path, live, Phase.ENDING, source, now_usec)
+
     def ended(self, unit_or_path: str, source: Source, now_usec: int) -> None:
         """The cgroup is gone, and with it whatever was known below it; deepest first."""
         is_path = unit_or_path.startswith("/")
@@ -184,21 +194,7 @@ class Registry:
         self._tell(path, live, Phase.ENDED, source, now_usec)
 
     def _tell(self, path: str, live: _Live, phase: Phase, source: Source, now_usec: int) -> None:
-        description = live.description or Description()
-        session = _SESSION_SCOPE.fullmatch(live.unit)
-        self._on_teardown(
-            Teardown(
-                unit=live.unit,
-                path=path,
-                inode=live.inode,
-                phase=phase,
-                source=source,
-                heard_usec=now_usec,
-                session_id=description.session_id or (session[1] if session else None),
-                uid=description.uid if live.uid is None else live.uid,
-                service=description.service,
-            )
-        )
+        self._on_teardown(_teardown(path, live, phase, source, now_usec))
 
     def _covered_unit(self, path: str) -> str | None:
         unit = path.rpartition("/")[2].removeprefix("_")  # cg_escape() of systemd
@@ -216,6 +212,22 @@ class Registry:
             self._full_told = True
             log.warning("More than %d covered cgroups are alive; further ones are left to the sweep.", limit)
         return False
+
+
+def _teardown(path: str, live: _Live, phase: Phase, source: Source, now_usec: int) -> Teardown:
+    description = live.description or Description()
+    session = _SESSION_SCOPE.fullmatch(live.unit)
+    return Teardown(
+        unit=live.unit,
+        path=path,
+        inode=live.inode,
+        phase=phase,
+        source=source,
+        heard_usec=now_usec,
+        session_id=description.session_id or (session[1] if session else None),
+        uid=description.uid if live.uid is None else live.uid,
+        service=description.service,
+    )
 
 
 def _ancestors(path: str) -> Iterator[str]:

@@ -128,7 +128,8 @@ def test_every_kind_of_setting(file: Path) -> None:
         # sections
         (
             "teardown: 1s\n",
-            "FILE:1: teardown expects settings as 'key: value' (settle, settle_max), not '1s'.",
+            "FILE:1: teardown expects settings as 'key: value' "
+            "(after, settle, settle_max, hook_deadline), not '1s'.",
         ),
         (
             "pressure:\n- pause_percent: 3\n",

@@ -76,6 +76,12 @@ async def no_rescan() -> None:
     return
 
 
+@pytest.fixture(autouse=True)
+def calm_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else runs on this machine: a sweep would wait for it."""
+    monkeypatch.setattr("logindguard.sweep.some_percent", lambda what: 0.0)
+
+
 @pytest.fixture
 def executors() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
     with ThreadPoolExecutor(1, "prompt") as prompt, ThreadPoolExecutor(1, "idle") as idle:
@@ -188,9 +194,44 @@ async def test_a_stop_job_starts_before_the_rmdir(rig: Rig) -> None:
     inode = rig.backend.state[scope].inode
     rig.guard.heard(teardown("session-1.scope", phase=Phase.ENDING, inode=inode))
     assert not rig.guard.free.is_set()
+    await until(lambda: bool(rig.backend.reclaimed()))
+    await asyncio.wait_for(rig.guard.free.wait(), 5)  # between two looks the sweep may work
+    rig.backend.hold(scope, 0, 3 * MIB, mapped_bytes=MIB)  # its processes go on reading meanwhile
+    rig.backend.state[scope] = replace(rig.backend.state[scope], inode=inode)
+    await until(lambda: len(rig.backend.reclaimed()) == 2)
+    assert rig.told == []
+    del rig.backend.state[scope]
     [record] = await rig.until(1)
-    assert (record.way, record.target, record.freed_bytes) == (Way.BEFORE, scope, 7 * MIB)
+    assert (record.way, record.target, record.freed_bytes) == (Way.BEFORE, scope, 9 * MIB)
+    assert (record.outcome, record.reason) == (Outcome.PARTIAL, "the rest is in use by its last processes")
     await asyncio.wait_for(rig.guard.free.wait(), 5)
+
+
+async def test_without_the_way_after_the_sweep_has_it_all(rig: Rig) -> None:
+    rig.reclaimer.config = replace(CONFIG, teardown=replace(CONFIG.teardown, after=False))
+    rig.backend.hold(ALICE, 1, MIB)
+    rig.guard.heard(teardown("session-1.scope"))
+    sweeping = asyncio.create_task(rig.sweep.run())
+    [record] = await rig.until(1)
+    assert (record.way, record.freed_bytes) == (Way.SWEEP, MIB)
+    assert rig.guard.teardowns_total == 1
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def test_a_sweep_that_is_off_waits_for_being_on(rig: Rig) -> None:
+    rig.reclaimer.config = replace(CONFIG, sweep=replace(CONFIG.sweep, enabled=False))
+    rig.backend.hold(ALICE, 1, MIB)
+    sweeping = asyncio.create_task(rig.sweep.run())
+    await asyncio.sleep(0.05)
+    rig.sweep.wake()
+    await asyncio.sleep(0.05)
+    assert rig.backend.calls == []
+    rig.reclaimer.config = CONFIG
+    rig.sweep.wake()
+    await rig.until(1)
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
 
 
 async def test_a_stop_job_for_another_cgroup_at_the_path_is_left_alone(rig: Rig) -> None:

@@ -103,8 +103,8 @@ RECORD = ReclaimRecord(
         ),
         (
             {"teardowns": (UNIT,), "target": "/system.slice/cron.slice", "way": Way.BEFORE},
-            "system.slice/cron.slice: released 12.5M of page cache of cron-a\\x2db.service, "
-            "dying memcgs 15 -> 0",
+            "system.slice/cron.slice: released 12.5M of page cache of cron-a\\x2db.service "
+            "before its removal",
         ),
         (
             {"teardowns": (), "way": Way.SWEEP, "target": "/", "stolen_pages": 1},

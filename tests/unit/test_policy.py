@@ -187,6 +187,51 @@ def test_a_cgroup_that_is_being_stopped(case: Reading, kind: type) -> None:
     if isinstance(decision, Reclaim):
         assert decision.keep_mapped
         assert decision.max_bytes == 40 * MIB
+        assert decision.window_usec <= policy.STOP_WINDOW_USEC
+
+
+@pytest.mark.parametrize(
+    ("case", "max_bytes", "keep_mapped", "forbid_swap"),
+    [
+        (reading(residue(dying=0), usage_bytes=43 * MIB), 43 * MIB, False, False),
+        (reading(residue(dying=0, mapped_bytes=4 * MIB), usage_bytes=43 * MIB), 43 * MIB, False, False),
+        (reading(residue(dying=0, mapped_bytes=9 * MIB), usage_bytes=43 * MIB), 31 * MIB, True, False),
+        (reading(residue(dying=0, file_bytes=0), usage_bytes=MIB), MIB, False, False),  # memory.stat lags
+        (reading(residue(dying=0), memory_some_percent=50.0), 40 * MIB, False, False),  # it gives, not takes
+        (
+            reading(residue(dying=0, anon_bytes=MIB), swap_on=True, may_forbid_swap=True),
+            40 * MIB,
+            False,
+            True,
+        ),
+        (reading(residue(dying=0, shmem_bytes=MIB), swap_on=True, refuses_swap=True), 40 * MIB, False, False),
+        (reading(residue(dying=0, mapped_bytes=4 * MIB), shields=False), 40 * MIB, False, False),
+    ],
+)
+def test_a_cgroup_whose_processes_are_gone(
+    case: Reading, max_bytes: int, keep_mapped: bool, forbid_swap: bool
+) -> None:
+    decision = policy.decide_ending(case, CONFIG, vacated=True)
+    assert isinstance(decision, Reclaim)
+    assert (decision.max_bytes, decision.keep_mapped, decision.forbid_swap) == (
+        max_bytes,
+        keep_mapped,
+        forbid_swap,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "words"),
+    [
+        (reading(residue(dying=0, mapped_bytes=40 * MIB)), Wait, "clean and unmapped"),
+        (reading(residue(dying=0, mapped_bytes=9 * MIB), shields=False), Wait, "force_empty would take that"),
+        (reading(residue(dying=0, anon_bytes=MIB), swap_on=True), Skip, "anonymous memory"),
+    ],
+)
+def test_what_is_left_alone_when_its_processes_are_gone(case: Reading, kind: type, words: str) -> None:
+    decision = policy.decide_ending(case, CONFIG, vacated=True)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
 
 
 def test_tries_span_the_kernels_clocks_then_back_off() -> None:

@@ -1,0 +1,70 @@
+"""Who may have its cgroup reclaimed: the hook of what is really ending, and nobody else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from logindguard.hook import Standing, standing
+from logindguard.kernel.cgroupfs import Hierarchy
+from logindguard.kernel.processes import NoProcess, Scene, cgroup_of, parent_of
+
+LISTENER, LEADER, SHELL, TIMEOUT, BUSCTL = 100, 200, 301, 302, 303
+HOOK = {SHELL: LEADER, TIMEOUT: SHELL, BUSCTL: TIMEOUT}
+
+
+@pytest.mark.parametrize(
+    ("parents", "expected"),
+    [
+        pytest.param({LEADER: LISTENER, **HOOK}, Standing.ENDING, id="sshd, its user's processes gone"),
+        pytest.param(HOOK, Standing.ENDING, id="called from outside the cgroup, as by systemd"),
+        pytest.param({LEADER: LISTENER, 201: LEADER, **HOOK}, Standing.SOON, id="sshd's child still exits"),
+        pytest.param({LEADER: LISTENER, 900: 1, **HOOK}, Standing.LIVE, id="left in the background"),
+        pytest.param(
+            {LEADER: LISTENER, 201: LEADER, 900: 1, **HOOK}, Standing.LIVE, id="both: it will not end soon"
+        ),
+        pytest.param(
+            {50: LISTENER, 51: 50, 52: 51, LEADER: 52, **HOOK}, Standing.LIVE, id="su in a shell of a session"
+        ),
+        pytest.param({50: LISTENER, LEADER: 50, **HOOK}, Standing.LIVE, id="a child of the leader uses PAM"),
+        pytest.param({900: 1, **HOOK}, Standing.LIVE, id="a service that left processes"),
+        pytest.param(
+            {50: LISTENER, 51: 50, BUSCTL: 51}, Standing.ENDING, id="three by hand, as a job of cron"
+        ),
+        pytest.param({50: LISTENER, BUSCTL: 50}, Standing.LIVE, id="by hand, called by one process"),
+        pytest.param({BUSCTL: LISTENER}, Standing.LIVE, id="alone"),
+        pytest.param({LEADER: LISTENER, SHELL: LEADER, TIMEOUT: SHELL}, Standing.LIVE, id="gone meanwhile"),
+        pytest.param({}, Standing.LIVE, id="nobody"),
+    ],
+)
+def test_standing(parents: dict[int, int], expected: Standing) -> None:
+    scene = Scene(path="/user.slice/session-1.scope", inode=1, pid=BUSCTL, parents=parents)
+    assert standing(scene) is expected
+
+
+def process(proc: Path, pid: int, *, cgroup: str, stat: str) -> None:
+    (proc / str(pid)).mkdir()
+    (proc / str(pid) / "cgroup").write_text(cgroup)
+    (proc / str(pid) / "stat").write_text(stat)
+
+
+def test_where_a_process_is(tmp_path: Path) -> None:
+    v1 = "12:pids:/a\n4:cpu,memory:/user.slice/session-3.scope\n1:name=systemd:/b\n0::/c:d\n"
+    process(tmp_path, 1, cgroup=v1, stat="1 (systemd) S 0 1 1")
+    process(tmp_path, 2, cgroup="0::/user.slice\n", stat="2 (a) S 9 (b) R 1 2 2")
+    assert cgroup_of(1, Hierarchy(1, Path("/x")), tmp_path) == "/user.slice/session-3.scope"
+    assert cgroup_of(1, Hierarchy(2, Path("/x")), tmp_path) == "/c:d"
+    assert cgroup_of(2, Hierarchy(2, Path("/x")), tmp_path) == "/user.slice"
+    with pytest.raises(NoProcess):
+        cgroup_of(2, Hierarchy(1, Path("/x")), tmp_path)
+    with pytest.raises(NoProcess):
+        cgroup_of(3, Hierarchy(2, Path("/x")), tmp_path)
+    assert (parent_of(1, tmp_path), parent_of(2, tmp_path)) == (0, 1)
+    with pytest.raises(NoProcess):
+        parent_of(3, tmp_path)
+
+
+def test_the_real_proc() -> None:
+    assert parent_of(os.getpid()) == os.getppid()
