@@ -25,6 +25,7 @@ from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle
 from .kernel.shield import Ledger, LedgerError, restore
+from .kernel.warm import warm
 from .model import Decision, ReclaimRecord, Teardown
 from .notify import Notifier
 from .options import parse
@@ -171,6 +172,7 @@ class Daemon:
         self._status()
         self._notifier.ready()
         try:
+            await self._reclaimer.call(warm, idle=True)
             fatal = await ended
         finally:
             self._notifier.stopping()

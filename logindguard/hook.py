@@ -9,6 +9,7 @@ That it is really ending is seen by who else is there: nobody.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from enum import Enum
@@ -25,6 +26,8 @@ from .signals.registry import Registry
 
 HOOK_PROCESSES = 3
 POLL_SEC = 0.005  # for a child of the leader that is about to exit
+
+log = logging.getLogger(__name__)
 
 _SESSION = re.compile(r"session-[^/]+\.scope")
 
@@ -70,10 +73,20 @@ class Hook:
 
     async def reclaim(self, caller: Caller) -> str:
         """How the reclaim of the caller's own cgroup ended, an Outcome. Raises CallError."""
-        heard_usec = now_usec()
-        deadline_usec = heard_usec + self._config().teardown.hook_deadline_usec
         if not caller.is_root:
             raise CallError(Error.ACCESS_DENIED, "Only root ends sessions.")
+        try:
+            return await self._reclaim(caller)
+        except CallError as error:
+            log.debug("The hook with process %d was refused: %s", caller.pid, error)
+            raise
+        except asyncio.CancelledError:
+            log.debug("The hook with process %d did not wait for the answer.", caller.pid)
+            raise
+
+    async def _reclaim(self, caller: Caller) -> str:
+        heard_usec = now_usec()
+        deadline_usec = heard_usec + self._config().teardown.hook_deadline_usec
         try:
             scene = await self._settled(caller.pid, deadline_usec)
         except (NoProcess, CgroupGone) as error:

@@ -20,12 +20,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from dbus_next import BusType
 from dbus_next._private.address import get_bus_address
 from dbus_next.aio import MessageBus
 from dbus_next.errors import AuthError
+
+from .reader import Reader, Skipped
 
 _MESSAGES_PER_TURN = 50
 _CONNECT_RETRY_SEC = 0.1
@@ -82,16 +85,23 @@ class Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
         """Called when the socket is readable, and again for what already waits in our own buffer."""
         try:
             for _ in range(_MESSAGES_PER_TURN):
-                if self._disconnected or not self._unmarshaller.unmarshall():
+                if self._disconnected:
                     return
-                self._on_message(self._unmarshaller.message)
+                with suppress(Skipped):
+                    message = self._unmarshaller.unmarshall()
+                    if message is None:
+                        return
+                    self._on_message(message)
                 self._unmarshaller = self._create_unmarshaller()
-        except Exception as error:  # noqa: BLE001  # EOFError, OSError, whatever bad data makes of unmarshalling
+        except (EOFError, OSError) as error:
             self._finalize(error)
             return
         if not self._turn_pending:
             self._turn_pending = True
             self._loop.call_soon(self._next_turn)
+
+    def _create_unmarshaller(self) -> Reader:
+        return Reader(self._stream)
 
     def _next_turn(self) -> None:
         self._turn_pending = False

@@ -10,6 +10,7 @@ import pytest
 from logindguard.hook import Standing, standing
 from logindguard.kernel.cgroupfs import Hierarchy
 from logindguard.kernel.processes import NoProcess, Scene, cgroup_of, parent_of
+from logindguard.kernel.warm import warm
 
 LISTENER, LEADER, SHELL, TIMEOUT, BUSCTL = 100, 200, 301, 302, 303
 HOOK = {SHELL: LEADER, TIMEOUT: SHELL, BUSCTL: TIMEOUT}
@@ -68,3 +69,11 @@ def test_where_a_process_is(tmp_path: Path) -> None:
 
 def test_the_real_proc() -> None:
     assert parent_of(os.getpid()) == os.getppid()
+
+
+def test_warming_reads_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.so").write_bytes(b"x" * 10_000)
+    (tmp_path / "b.so").symlink_to("nowhere")
+    (tmp_path / "c.so").mkdir()
+    assert warm(["*.so", "missing"], tmp_path) >= 1
+    assert warm() >= 3
