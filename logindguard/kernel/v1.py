@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from .cost import MIN_WRITE_BYTES, WriteCost
 from .features import Features
 from .idle import thread_cpu_usec
 from .interrupt import Interrupter
+from .noswap import V1_FILE, can_forbid_swap, no_swap
 from .pressure import HostMemory, read_host_memory
 from .v1_count import total_dying
 from .v1_stat import LiveTree, read_stat, usage_bytes
@@ -116,7 +118,8 @@ class V1Backend(Confined):
         """Of the cgroup itself while a stop job empties it: all in its subtree counts as residue."""
         with self.hierarchy.open(path) as cgroup:
             residue = _whole(cgroup)
-        return self._reading(residue, read_host_memory(self._proc))
+            may_forbid_swap = can_forbid_swap(cgroup, V1_FILE)
+        return self._reading(residue, read_host_memory(self._proc), may_forbid_swap=may_forbid_swap)
 
     def _reading(
         self,
@@ -127,6 +130,7 @@ class V1Backend(Confined):
         live_bytes: int = 0,
         predicted_write_usec: int = 0,
         read_usec: int = 0,
+        may_forbid_swap: bool = False,
     ) -> Reading:
         return Reading(
             residue=residue,
@@ -142,6 +146,7 @@ class V1Backend(Confined):
             read_usec=read_usec,
             shields=False,
             live_bytes=live_bytes,
+            may_forbid_swap=may_forbid_swap,
         )
 
     # Reclaiming
@@ -191,7 +196,8 @@ class V1Backend(Confined):
                 return left.file_bytes == 0 or (plan.keep_mapped and mapped_goes)
 
             try:
-                self._empty(target, plan, slices, should_stop, enough)
+                with no_swap(target, V1_FILE) if plan.forbid_swap else nullcontext():
+                    self._empty(target, plan, slices, should_stop, enough)
                 left = _whole(target)
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"

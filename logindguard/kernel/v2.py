@@ -33,7 +33,7 @@ from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
 from .idle import thread_cpu_usec
 from .mapped import MappedLoss
-from .noswap import can_forbid_swap, no_swap
+from .noswap import V2_FILE, can_forbid_swap, no_swap
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, LedgerError, Shield, restore_locked
@@ -132,7 +132,7 @@ class V2Backend(Confined):
         with self.hierarchy.open(path) as cgroup:
             residue = Family(cgroup.memory_stat(), {}).residue(path, cgroup.inode, 0)
             usage_bytes = cgroup.memory_current()
-            may_forbid_swap = can_forbid_swap(cgroup)
+            may_forbid_swap = can_forbid_swap(cgroup, V2_FILE)
         return Reading(
             residue=residue,
             live_children=0,
@@ -278,7 +278,7 @@ class V2Backend(Confined):
                 return plan.keep_mapped and left.mapped_bytes < residue.mapped_bytes - MIN_WRITE_BYTES
 
             try:
-                with no_swap(target) if plan.forbid_swap else nullcontext():
+                with no_swap(target, V2_FILE) if plan.forbid_swap else nullcontext():
                     self._writer.run(
                         target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
                     )
