@@ -23,9 +23,8 @@ def accelerator(system: System, image: Image) -> str:
 def _kvm_works(image: Image) -> bool:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    verdict = BUILD / "kvm.json"
-    # The image's directory is in the key: another kernel may behave differently.
-    key = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), image.directory.name]
+    verdict = BUILD / f"kvm-{image.directory.name}.json"  # another kernel may behave differently
+    key = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     try:
         seen = json.loads(verdict.read_text())
         if seen["key"] == key:

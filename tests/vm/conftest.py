@@ -1,4 +1,7 @@
-"""Machines for tests: one boot per system and run, the logs of it beside every failure."""
+"""Machines for tests: one boot per system and run, one at a time, the logs beside every failure.
+
+Tests that ask for `machine` run on every system of PRECISE; `@on(...)` names others.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ import pytest
 
 from tests.vm.machine import Machine
 from tests.vm.package import deb
-from tests.vm.system import BOOKWORM
+from tests.vm.system import PRECISE, SYSTEMS, System
 
 # Includes building the image and booting it, for the test that comes first.
 TIMEOUT_SEC = 600
+
+
+def on(*systems: System) -> pytest.MarkDecorator:
+    """The systems that a test, or a module by `pytestmark`, runs on."""
+    return pytest.mark.parametrize("system", systems, ids=[each.name for each in systems], indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]  # before -m deselects
@@ -24,6 +32,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("vm")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_SEC))
+    items.sort(key=_boot_order)
+
+
+def _boot_order(item: pytest.Item) -> tuple[int, bool]:
+    """All tests of one system together, so that it boots once and ends before the next one boots.
+
+    First those that look at what was booted.
+    """
+    parameters: dict[str, object] = item.callspec.params if hasattr(item, "callspec") else {}
+    system = parameters.get("system")
+    place = SYSTEMS.index(system) + 1 if isinstance(system, System) else 0
+    return place, item.path.name != "test_systems.py"
 
 
 @pytest.hookimpl(hookwrapper=True)  # type: ignore[untyped-decorator]  # pluggy's own
@@ -36,15 +56,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
                 report.sections.append((f"the machine {name}", value.report()))
 
 
+@pytest.fixture(scope="session", params=PRECISE, ids=lambda system: system.name)
+def system(request: pytest.FixtureRequest) -> System:
+    """What is booted; a machine lives until the first test with another one."""
+    chosen: System = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def bare_bookworm() -> Iterator[Machine]:
-    """Debian 12, booted; without the package unless `bookworm` is in use too."""
-    with Machine(BOOKWORM) as machine:
+def bare_machine(system: System) -> Iterator[Machine]:
+    """Booted; without the package unless `machine` is in use too."""
+    with Machine(system) as machine:
         yield machine
 
 
 @pytest.fixture(scope="session")
-def bookworm(bare_bookworm: Machine) -> Machine:
-    """Debian 12 with this checkout's package installed, as its postinst leaves it: running."""
-    bare_bookworm.install_deb(deb())
-    return bare_bookworm
+def machine(bare_machine: Machine) -> Machine:
+    """With this checkout's package installed, as its postinst leaves it: running."""
+    bare_machine.install_deb(deb())
+    return bare_machine

@@ -19,7 +19,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BUILD = CHECKOUT / "build" / "vm"
 CUSTOMIZE = Path(__file__).with_name("customize.sh")
 TOOLS = ("mmdebstrap", "mkfs.ext4", "mkswap", "ssh", "ssh-keygen", "qemu-system-x86_64", "setpriv")
+# mmdebstrap's own apt line for the suite once more, for its backports: from the same mirror, so.
+BACKPORTS = (
+    'sed -n "s/ {suite} main/ {suite}-backports main/p" "$1"/etc/apt/sources.list'
+    ' >"$1"/etc/apt/sources.list.d/backports.list'
+)
 BUILD_TIMEOUT_SEC = 600
+DIGEST_LENGTH = 12
 
 
 class RigError(Exception):
@@ -70,7 +76,7 @@ def image(recipe: Recipe, *, told: Callable[[str], None] = lambda text: None) ->
         with tempfile.TemporaryDirectory(dir=BUILD, prefix=f".{recipe.name}-") as scratch:
             _build(recipe, Path(scratch))
             # What was built from an older recipe is of no use to anyone.
-            for stale in BUILD.glob(f"{recipe.name}-*"):
+            for stale in BUILD.glob(f"{recipe.name}-{'?' * DIGEST_LENGTH}"):
                 shutil.rmtree(stale)
             finished = Path(scratch, "image")
             finished.rename(found.directory)
@@ -79,7 +85,7 @@ def image(recipe: Recipe, *, told: Callable[[str], None] = lambda text: None) ->
 
 def _digest(recipe: Recipe) -> str:
     text = repr(recipe).encode() + CUSTOMIZE.read_bytes() + Path(__file__).read_bytes()
-    return hashlib.sha256(text).hexdigest()[:12]
+    return hashlib.sha256(text).hexdigest()[:DIGEST_LENGTH]
 
 
 def _check_tools() -> None:
@@ -108,10 +114,10 @@ def _build(recipe: Recipe, scratch: Path) -> None:
         "--variant=minbase",
         "--architectures=amd64",
         f"--include={','.join(recipe.packages)}",
+        *([f"--setup-hook={BACKPORTS.format(suite=recipe.suite)}"] if recipe.backports else []),
         f'--customize-hook={CUSTOMIZE} "$1" {made.key}.pub',
         recipe.suite,
         str(root),
-        *recipe.sources,
     )
     shutil.copyfile(root / "vmlinuz", made.kernel)
     shutil.copyfile(root / "initrd.img", made.initrd)

@@ -112,7 +112,7 @@ class Machine:
         user: str,
         commands: Sequence[str],
         *,
-        parallel: int = 2,
+        parallel: int = 4,
         timeout_sec: float = COMMAND_TIMEOUT_SEC,
     ) -> list[Result]:
         """One login for each command, `parallel` at a time; each must succeed."""
@@ -149,8 +149,15 @@ class Machine:
         return self._keyed(path, "cgroup.stat")
 
     def memory_stat(self, path: str) -> dict[str, int]:
-        """memory.stat: bytes and event counts."""
-        return self._keyed(path, "memory.stat")
+        """memory.stat of the whole subtree, bytes and event counts; the names are v2's.
+
+        v1 has no pgsteal for each cgroup.
+        """
+        stat = self._keyed(path, "memory.stat")
+        if self.system.cgroup_version == 2:
+            return stat
+        whole = {key.removeprefix("total_"): value for key, value in stat.items() if key.startswith("total_")}
+        return whole | {"file": whole["cache"], "anon": whole["rss"], "file_mapped": whole["mapped_file"]}
 
     def dying(self, path: str = "/") -> int:
         """Dying descendants of `path`; v1 only knows them for the whole hierarchy ("/")."""

@@ -129,6 +129,7 @@ class Ssh:
             if self._master.poll() is not None or time.monotonic() > deadline:
                 self._master.kill()
                 _, stderr = self._master.communicate()
+                self._master = None
                 raise ConnectionError(f"no root login: {stderr.decode(errors='replace').strip()}")
             time.sleep(0.05)
 

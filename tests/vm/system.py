@@ -1,7 +1,7 @@
 """The systems that tests boot: what is installed (a recipe) and how it is started.
 
 Systems that share a recipe share one image on disk; a further system is one
-line here and one fixture in conftest.py.
+line here, and tests name it with `on` of conftest.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class Recipe:
 
     name: str
     suite: str
-    packages: tuple[str, ...]
-    sources: tuple[str, ...] = ()  # apt lines; none: mmdebstrap's own for the suite
+    packages: tuple[str, ...]  # as apt-get takes them: "name/suite" too
+    backports: bool = False  # whether packages may come from the suite's backports
     disk_mib: int = 4096
     swap_mib: int = 512
 
@@ -59,8 +59,34 @@ PACKAGES = (
     "psmisc",
 )
 
+SELF_HEALING_KERNEL = "linux-image-cloud-amd64/trixie-backports"  # 7.1 or later
+
 DEBIAN_12 = Recipe(name="debian-12", suite="bookworm", packages=PACKAGES)
+DEBIAN_13 = Recipe(name="debian-13", suite="trixie", packages=PACKAGES)
+DEBIAN_13_BACKPORTS = Recipe(
+    name="debian-13-backports",
+    suite="trixie",
+    packages=(SELF_HEALING_KERNEL, *PACKAGES[1:]),
+    backports=True,
+)
 
 BOOKWORM = System(
     name="bookworm", recipe=DEBIAN_12, differs="Debian 12 as installed: kernel 6.1, cgroup v2, no MGLRU"
 )
+TRIXIE = System(
+    name="trixie", recipe=DEBIAN_13, differs="Debian 13 as installed: kernel 6.12, cgroup v2, MGLRU"
+)
+BOOKWORM_V1 = System(
+    name="bookworm-v1",
+    recipe=DEBIAN_12,
+    differs="Debian 12 told to use cgroup v1",
+    kernel_arguments=("systemd.unified_cgroup_hierarchy=0",),
+    cgroup_version=1,
+)
+BACKPORTS = System(
+    name="backports",
+    recipe=DEBIAN_13_BACKPORTS,
+    differs="Debian 13 with the kernel of its backports, which reparents page cache",
+)
+SYSTEMS = (BOOKWORM, TRIXIE, BOOKWORM_V1, BACKPORTS)  # in the order in which tests boot them
+PRECISE = (BOOKWORM, TRIXIE)  # where the guard reclaims behind its shield

@@ -17,6 +17,7 @@ from tests.conftest import Tell
 from tests.lab import neighbour
 from tests.vm.machine import Machine, wait_until
 from tests.vm.ssh import Session
+from tests.vm.system import BOOKWORM
 
 MIB = 1 << 20
 UNIT = "logindguard.service"
@@ -63,7 +64,7 @@ class Host:
         """None of them in memory afterwards."""
         self.machine.run(
             f"mkdir -p {FILES} && cd {FILES} && for n in $(seq 0 {count - 1}); do"
-            f" head -c {size} /dev/urandom >{prefix}-$n; done; sync;"
+            f" head -c {size} /dev/zero >{prefix}-$n; done; sync;"
             f" for file in {prefix}-*; do dd status=none iflag=nocache count=0 if=$file; done",
             timeout_sec=180,
         )
@@ -83,13 +84,13 @@ class Host:
 
 
 @pytest.fixture
-def host(bookworm: Machine) -> Iterator[Host]:
-    bookworm.put(Path(neighbour.__file__), "/var/tmp/neighbour.py")
-    host = Host(bookworm)
+def host(machine: Machine) -> Iterator[Host]:
+    machine.put(Path(neighbour.__file__), "/var/tmp/neighbour.py")
+    host = Host(machine)
     host.guard("start")
     host.mark()
     yield host
-    bookworm.run(f"rm -rf {FILES}")
+    machine.run(f"rm -rf {FILES}")
     host.guard("start")
 
 
@@ -244,8 +245,10 @@ def test_nothing_is_swapped_out(host: Host, tell: Tell) -> None:
             tell(f"pswpout: {before} before, {after} after")
             assert after == before
             record = host.records_of(_unit(writer))[-1]
-            assert record.outcome is Outcome.SKIPPED
-            assert "swap" in record.reason
+            if machine.system is BOOKWORM:  # its kernel cannot be told to leave swap alone
+                assert record.outcome is Outcome.SKIPPED
+                assert "swap" in record.reason
+            assert record.outcome is not Outcome.FAILED
             assert machine.memory_stat("/user.slice")["shmem"] >= 50 * MIB
     finally:
         machine.run("swapoff /dev/vdb", timeout_sec=120)

@@ -25,13 +25,13 @@ def put_checkout(machine: Machine) -> None:
     machine.run(f"rm -rf {WHERE} && mkdir {WHERE} && tar -xz -C {WHERE}", data=packed.getvalue())
 
 
-def test_the_kernel_seam_on_the_machines_own_kernel(bookworm: Machine, tell: Tell) -> None:
-    put_checkout(bookworm)
+def test_the_kernel_seam_on_the_machines_own_kernel(machine: Machine, tell: Tell) -> None:
+    put_checkout(machine)
     run = (
         f"cd {WHERE} && python3 -m pytest -q --tb=short -p no:cacheprovider"
         " tests/kernel/v2 tests/kernel/test_shield.py"
     )
-    result = bookworm.run(run, check=False, timeout_sec=540)
+    result = machine.run(run, check=False, timeout_sec=540)
     tell(result.stdout.strip().splitlines()[-1])
     assert result.status == 0, result.stdout
     assert "skipped" not in result.stdout

@@ -15,16 +15,16 @@ CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_window_is_put_back(bookworm: Machine, tell: Tell) -> None:
-    put_checkout(bookworm)
+def test_a_killed_window_is_put_back(machine: Machine, tell: Tell) -> None:
+    put_checkout(machine)
     # The machine's own guard sees the whole tree: it must not open windows on this ground as well.
-    bookworm.run("systemctl stop logindguard.service")
+    machine.run("systemctl stop logindguard.service")
     try:
-        result = bookworm.run(
+        result = machine.run(
             f"python3 {WHERE}/tests/lab/kill_in_window.py --cycles {CYCLES}", check=False, timeout_sec=800
         )
     finally:
-        bookworm.run("systemctl start logindguard.service")
+        machine.run("systemctl start logindguard.service")
     tell(result.stdout.strip())
     told = json.loads(result.stdout)
     assert told["wrong"] == []

@@ -10,21 +10,25 @@ import pytest
 
 from tests.lab import leak, neighbour
 from tests.lab.leak import Pattern
+from tests.vm.conftest import on
 from tests.vm.machine import Machine
+from tests.vm.system import BOOKWORM
+
+pytestmark = on(BOOKWORM)
 
 ROOT = "/lab.slice"
 FILES = {Pattern.SHMEM: "/run/lab"}
 
 
 @pytest.fixture
-def lab(bare_bookworm: Machine) -> Iterator[Machine]:
+def lab(bare_machine: Machine) -> Iterator[Machine]:
     """A machine with the lab's programs and an empty cgroup that nobody else looks after."""
     for program in (leak, neighbour):
         path = Path(str(program.__file__))
-        bare_bookworm.put(path, f"/var/tmp/{path.name}")
-    bare_bookworm.run(f"mkdir /sys/fs/cgroup{ROOT}")
-    yield bare_bookworm
-    bare_bookworm.run(f"rmdir /sys/fs/cgroup{ROOT}")
+        bare_machine.put(path, f"/var/tmp/{path.name}")
+    bare_machine.run(f"mkdir /sys/fs/cgroup{ROOT}")
+    yield bare_machine
+    bare_machine.run(f"rmdir /sys/fs/cgroup{ROOT}")
 
 
 @pytest.mark.parametrize("pattern", list(Pattern))

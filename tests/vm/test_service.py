@@ -19,28 +19,28 @@ def show(machine: Machine, name: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _runs_again(bookworm: Machine) -> None:
-    bookworm.run(f"systemctl reset-failed {UNIT}; systemctl start {UNIT}")
+def _runs_again(machine: Machine) -> None:
+    machine.run(f"systemctl reset-failed {UNIT}; systemctl start {UNIT}")
 
 
-def test_installing_enables_and_starts_it(bookworm: Machine) -> None:
-    assert bookworm.run(f"systemctl is-enabled {UNIT}").stdout.strip() == "enabled"
-    assert show(bookworm, "ActiveState") == "active"
-    assert re.match(r"precise: \d+ teardowns, \d+ MiB released", show(bookworm, "StatusText"))
-    assert "Mode precise" in bookworm.journal("--unit", UNIT)
+def test_installing_enables_and_starts_it(machine: Machine) -> None:
+    assert machine.run(f"systemctl is-enabled {UNIT}").stdout.strip() == "enabled"
+    assert show(machine, "ActiveState") == "active"
+    assert re.match(r"precise: \d+ teardowns, \d+ MiB released", show(machine, "StatusText"))
+    assert "Mode precise" in machine.journal("--unit", UNIT)
 
 
-def test_it_is_hardened(bookworm: Machine, tell: Tell) -> None:
-    report = bookworm.run(f"systemd-analyze security --no-pager {UNIT}").stdout
+def test_it_is_hardened(machine: Machine, tell: Tell) -> None:
+    report = machine.run(f"systemd-analyze security --no-pager {UNIT}").stdout
     exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
     assert exposure is not None
     tell(exposure[0])
     assert float(exposure[1]) <= 1.2
 
 
-def test_the_sweep_is_idle_and_the_rest_is_not(bookworm: Machine) -> None:
-    pid = show(bookworm, "MainPID")
-    seen = bookworm.run(
+def test_the_sweep_is_idle_and_the_rest_is_not(machine: Machine) -> None:
+    pid = show(machine, "MainPID")
+    seen = machine.run(
         f"ps -L -o comm=,cls=,ni= -p {pid}; for t in /proc/{pid}/task/*; do ionice -p ${{t##*/}}; done"
     )
     assert "IDL" in seen.stdout
@@ -48,25 +48,25 @@ def test_the_sweep_is_idle_and_the_rest_is_not(bookworm: Machine) -> None:
     assert "idle" in seen.stdout
 
 
-def test_reload_with_good_and_bad_settings(bookworm: Machine) -> None:
+def test_reload_with_good_and_bad_settings(machine: Machine) -> None:
     dropin = "/etc/logindguard/config.d/50-test.yaml"
-    bookworm.run("mkdir -p /etc/logindguard/config.d")
+    machine.run("mkdir -p /etc/logindguard/config.d")
     try:
-        bookworm.run(f"printf 'sweep:\\n  interval: 1min\\n' >{dropin} && systemctl reload {UNIT}")
+        machine.run(f"printf 'sweep:\\n  interval: 1min\\n' >{dropin} && systemctl reload {UNIT}")
         wait_until(
-            lambda: "Settings were read again" in bookworm.journal("--unit", UNIT),
+            lambda: "Settings were read again" in machine.journal("--unit", UNIT),
             timeout_sec=10,
             what="the reload",
         )
-        bookworm.run(f"printf 'sweep:\\n  intervall: 1min\\n' >{dropin} && systemctl reload {UNIT}")
+        machine.run(f"printf 'sweep:\\n  intervall: 1min\\n' >{dropin} && systemctl reload {UNIT}")
         told = f"{dropin}:2: "
-        wait_until(lambda: told in bookworm.journal("--unit", UNIT), timeout_sec=10, what="the error")
-        assert show(bookworm, "ActiveState") == "active"
-        bookworm.run(f"systemctl stop {UNIT}")
-        assert bookworm.run(f"systemctl start {UNIT}", check=False).status != 0
-        assert show(bookworm, "ExecMainStatus") == "78"
+        wait_until(lambda: told in machine.journal("--unit", UNIT), timeout_sec=10, what="the error")
+        assert show(machine, "ActiveState") == "active"
+        machine.run(f"systemctl stop {UNIT}")
+        assert machine.run(f"systemctl start {UNIT}", check=False).status != 0
+        assert show(machine, "ExecMainStatus") == "78"
     finally:
-        bookworm.run(f"rm -f {dropin}; systemctl reset-failed {UNIT}; systemctl start {UNIT}")
+        machine.run(f"rm -f {dropin}; systemctl reset-failed {UNIT}; systemctl start {UNIT}")
 
 
 # Shuts the bus socket of another process down, as a broken connection would.
@@ -86,52 +86,52 @@ for name in os.listdir(f"/proc/{pid}/fd"):
 """
 
 
-def test_a_lost_bus_is_found_again(bookworm: Machine) -> None:
+def test_a_lost_bus_is_found_again(machine: Machine) -> None:
     """Only our connection is cut: dbus-daemon itself must not be restarted under logind."""
-    pid = show(bookworm, "MainPID")
-    bookworm.run(f"python3 - {pid}", data=CUT.encode())
+    pid = show(machine, "MainPID")
+    machine.run(f"python3 - {pid}", data=CUT.encode())
     wait_until(
-        lambda: "connection to the system bus was lost" in bookworm.journal("--unit", UNIT),
+        lambda: "connection to the system bus was lost" in machine.journal("--unit", UNIT),
         timeout_sec=15,
         what="it says so",
     )
     told = "told by logind, systemd and the cgroup tree"
     wait_until(
-        lambda: told in bookworm.journal("--unit", UNIT).rpartition("bus was lost")[2],
+        lambda: told in machine.journal("--unit", UNIT).rpartition("bus was lost")[2],
         timeout_sec=60,
         what="it listens again",
     )
-    assert show(bookworm, "MainPID") == pid
+    assert show(machine, "MainPID") == pid
 
 
-def test_restore_by_hand_is_safe_while_it_runs(bookworm: Machine) -> None:
-    assert bookworm.run(f"{LIBEXEC} --restore").status == 0
-    assert show(bookworm, "ActiveState") == "active"
+def test_restore_by_hand_is_safe_while_it_runs(machine: Machine) -> None:
+    assert machine.run(f"{LIBEXEC} --restore").status == 0
+    assert show(machine, "ActiveState") == "active"
 
 
-def test_a_second_run_without_root_says_so(bookworm: Machine) -> None:
-    result = bookworm.run(LIBEXEC, user="alice", check=False)
+def test_a_second_run_without_root_says_so(machine: Machine) -> None:
+    result = machine.run(LIBEXEC, user="alice", check=False)
     assert result.status == 77
     assert "Must be run as root" in result.stderr
 
 
-def test_a_day_without_logins_costs_nothing(bookworm: Machine, tell: Tell) -> None:
+def test_a_day_without_logins_costs_nothing(machine: Machine, tell: Tell) -> None:
     """Prints what half a minute of nothing costs here; the bar is asserted natively."""
     time.sleep(20)  # whatever earlier tests left
-    before = int(show(bookworm, "CPUUsageNSec"))
+    before = int(show(machine, "CPUUsageNSec"))
     time.sleep(30)
-    used_msec = (int(show(bookworm, "CPUUsageNSec")) - before) / 1e6
-    pid = show(bookworm, "MainPID")
-    rss = bookworm.run(f"grep VmRSS /proc/{pid}/status").stdout.split()[1]
+    used_msec = (int(show(machine, "CPUUsageNSec")) - before) / 1e6
+    pid = show(machine, "MainPID")
+    rss = machine.run(f"grep VmRSS /proc/{pid}/status").stdout.split()[1]
     tell(f"idle for 30 s: {used_msec:.0f} ms CPU under emulation, RSS {int(rss) >> 10} MiB")
     assert int(rss) < 40 << 10
 
 
-def test_the_journal_explains_itself(bookworm: Machine) -> None:
-    bookworm.login("alice", "head -c 1M /dev/urandom >explain")
+def test_the_journal_explains_itself(machine: Machine) -> None:
+    machine.login("alice", "head -c 1M /dev/urandom >explain")
     wait_until(
-        lambda: "alice" in bookworm.journal("--unit", UNIT, "--lines=5"), timeout_sec=20, what="a record"
+        lambda: "alice" in machine.journal("--unit", UNIT, "--lines=5"), timeout_sec=20, what="a record"
     )
-    explained = bookworm.run(f"journalctl --no-pager -x --unit {UNIT} --lines=20").stdout
+    explained = machine.run(f"journalctl --no-pager -x --unit {UNIT} --lines=20").stdout
     assert "Page cache of ended sessions was reclaimed at /user.slice" in explained
     assert "What is left is tried again by the periodic sweep." in explained
