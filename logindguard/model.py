@@ -136,6 +136,7 @@ class Reading:
     live_bytes: int = 0  # anon and file of live cgroups that a reclaim could take, where none can be shielded
     usage_bytes: int = 0  # memory.current, which does not lag as memory.stat does; of an ending cgroup only
     may_forbid_swap: bool = False  # memory.swap.max of the target can be 0 meanwhile
+    spares_mapped: bool = True  # a reclaim can be stopped short of the mapped pages of dying memcgs
     mapped_lost_bytes: int = 0  # mapped share that went with earlier windows here, forgiven little by little
 
 

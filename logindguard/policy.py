@@ -67,6 +67,8 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
         )
     keep_mapped = residue.mapped_bytes > limits.keep_mapped_above_bytes
     clean_bytes = residue.clean_unmapped_bytes
+    if keep_mapped and not reading.spares_mapped:
+        return Wait(reason="live processes map much of it, and MGLRU would take that too", keeps_mapped=True)
     if keep_mapped and (
         clean_bytes < residue.mapped_bytes // MAPPED_PART
         or reading.mapped_lost_bytes > limits.keep_mapped_above_bytes // MAPPED_PART

@@ -13,6 +13,8 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
   mapped pages go with the rest, some with every pass. So where many are mapped the
   amount stays below what is unmapped, a window ends when they begin to go, and
   what went counts against later windows on the same parent for an hour.
+- With MGLRU not even that: of an offline memcg it scans everything at once, however little
+  was asked (get_nr_to_scan; 128 KiB took 20 of 40 MiB mapped). There it is all or nothing.
 - Loss is `pgsteal` over the live children, an upper bound that includes kswapd and
   limits. What the target gave is `pgsteal` of the target less that.
 - memory.stat lags behind by up to 64 pages a CPU (MEMCG_CHARGE_BATCH).
@@ -123,6 +125,7 @@ class V2Backend(Confined):
             memory_some_percent=host.memory_some_percent,
             predicted_write_usec=0 if self.features.partial_walks else self._writer.cost.walk_usec(dying),
             read_usec=thread_cpu_usec() - started_usec,
+            spares_mapped=not self.features.mglru,
             mapped_lost_bytes=self._mapped_loss.lately(residue.inode),
         )
 

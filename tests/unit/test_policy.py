@@ -65,6 +65,7 @@ def test_covers(unit: str, include: tuple[str, ...], exclude: tuple[str, ...], e
         (reading(predicted_write_usec=50_000, permanent=False), Skip, "predicted to take 50000 us"),
         (reading(residue(mapped_bytes=40 * MIB)), Wait, "mapped by live processes"),
         (reading(residue(mapped_bytes=9 * MIB), mapped_lost_bytes=MIB + 1), Wait, "mapped by live processes"),
+        (reading(residue(mapped_bytes=9 * MIB), spares_mapped=False), Wait, "MGLRU"),
         (reading(residue(mapped_bytes=36 * MIB)), Wait, "mapped by live processes"),  # too little to gain
         (reading(residue(dirty_bytes=40 * MIB)), Wait, "waits for writeback"),
         (reading(residue(file_bytes=0)), Wait, "holds no page cache"),

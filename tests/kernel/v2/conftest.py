@@ -73,12 +73,11 @@ class Ground:
         )
         return self.backend.reclaim(self.backend.read(path).residue, plan, lambda: False)
 
-    def reclaim_all(self, path: str, *, deadline_sec: float = 30) -> list[Window]:
-        """Windows until nothing is dying below `path`, or none came free by the deadline.
+    def reclaim_all(self, path: str, *, deadline_sec: float = 15) -> list[Window]:
+        """Windows until nothing is dying below `path`, or the deadline.
 
-        The last few take patience, in the guard too (its ladder of retries): memory.stat lags by two
-        seconds, a page may sit in the LRU batch of a CPU until that CPU fills it, and RCU and a kworker
-        free a memcg some time after its last page.
+        The last few take patience, in the guard too, which retries: memory.stat lags by two seconds, and
+        RCU and a kworker free a memcg some time after its last page.
         """
         done = [self.reclaim(path)]
         deadline = time.monotonic() + deadline_sec

@@ -24,6 +24,8 @@ from tests.lab.leak import leaked
 from tests.lab.neighbour import Neighbour, neighbour
 
 DYING = 300
+# A CPU keeps hold of the memcg that it last charged (memcg_stock) or whose page is in its LRU batch.
+HELD_BY_CPUS = os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -67,14 +69,14 @@ def test_everything_dying_and_nothing_live(ground: Ground) -> None:
             Outcome.PARTIAL,
             Outcome.UNCHANGED,
         }
-        assert ground.dying(ground.parent) == 0
+        assert ground.dying(ground.parent) <= HELD_BY_CPUS
         assert sum(window.freed_bytes for window in windows) == pytest.approx(DYING * (16 << 10), rel=0.1)
         assert sum(window.stolen_pages for window in windows) == 0
         assert lost_pages(ground, "n") == 0
         assert ground.stat(f"{ground.parent}/n").file >= 50 * MIB
         assert ground.memory_min(f"{ground.parent}/n") == 0
         assert ground.ledger.entries() == []
-        assert ground.backend.residues() == []
+        assert sum(residue.dying for residue in ground.backend.residues()) <= HELD_BY_CPUS
 
 
 def test_without_the_shield_the_neighbour_loses(ground: Ground) -> None:
@@ -156,7 +158,7 @@ def test_below_a_live_child_only_the_nearest_live_parent_reaches(ground: Ground)
         ground.reclaim(ground.parent)
         assert ground.dying(child) == DYING
         ground.reclaim_all(child)
-        assert ground.dying(child) == 0
+        assert ground.dying(child) <= HELD_BY_CPUS
 
 
 def test_without_recursiveprot_descendants_are_covered_one_by_one(ground: Ground) -> None:
@@ -174,7 +176,7 @@ def test_without_recursiveprot_descendants_are_covered_one_by_one(ground: Ground
         ):
             windows = ground.reclaim_all(ground.parent)
             assert windows[0].shielded == 2
-            assert ground.dying(ground.parent) == 0
+            assert ground.dying(ground.parent) <= HELD_BY_CPUS
             ground.settle()
             assert ground.stat(f"{child}/n").pgsteal == 0
     finally:
@@ -228,6 +230,7 @@ def test_pages_that_others_map_are_kept(ground: Ground) -> None:
                 if not isinstance(decision, Reclaim):
                     break
                 assert decision.keep_mapped
+                assert not ground.features.mglru  # which cannot keep them
                 ground.backend.reclaim(reading_now.residue, decision, lambda: False)
             assert isinstance(decision, Wait)
             assert decision.keeps_mapped
@@ -270,7 +273,7 @@ def test_dirty_pages_are_waited_for(ground: Ground) -> None:
     os.sync()
     ground.settle()
     ground.reclaim_all(ground.parent)
-    assert ground.dying(ground.parent) <= 1
+    assert ground.dying(ground.parent) <= HELD_BY_CPUS
 
 
 def test_a_target_that_is_gone(ground: Ground) -> None:
@@ -308,7 +311,7 @@ def test_an_emptied_slice_without_the_controller_is_reclaimed(ground: Ground) ->
     with dying(ground):
         (ground.directory(ground.parent) / "cgroup.subtree_control").write_text("-memory")
         ground.reclaim_all(ground.parent)
-        assert ground.dying(ground.parent) == 0
+        assert ground.dying(ground.parent) <= HELD_BY_CPUS
 
 
 def test_processes_without_the_controller_mean_no_shield(ground: Ground) -> None:
