@@ -44,6 +44,7 @@ PACKAGES = (
     "openssh-server",
     "cron",
     "polkitd",
+    "libglib2.0-bin",  # gdbus
     "udev",
     "python3",
     "python3-dbus-next",
