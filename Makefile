@@ -18,7 +18,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-native lint demo demo-native demo-vm deb clean
+.PHONY: help setup need-root test test-native test-load lint demo demo-native demo-vm deb clean
 
 help:
 	@echo 'make demo         show the guard at work: the two that follow, one after the other'
@@ -26,6 +26,7 @@ help:
 	@echo 'make demo-vm      in QEMU: logins on a Debian without and with the guard'
 	@echo 'make test         all tests, those in virtual machines too'
 	@echo 'make test-native  only the tests that need no virtual machine'
+	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make setup        install what these need (each of them does so itself)'
@@ -57,6 +58,11 @@ test: setup need-root
 test-native: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -m 'not vm' $(PYTEST_ARGS)
+
+test-load: setup need-root
+	@mkdir -p build dist
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
+	  tests/native/test_flood.py tests/native/test_answers.py $(PYTEST_ARGS)
 
 demo: DEMO = tests.demo
 demo-native: DEMO = tests.demo.native
