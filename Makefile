@@ -9,6 +9,7 @@ LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
 PACKAGES = \
 	python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
 	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-venv util-linux util-linux-extra procps \
+	bash zsh less tmux \
 	mmdebstrap debian-archive-keyring ca-certificates gpg gpgv mount e2fsprogs \
 	qemu-system-x86 qemu-utils openssh-client \
 	build-essential debhelper dh-python dpkg-dev fakeroot pybuild-plugin-pyproject python3-all python3-setuptools

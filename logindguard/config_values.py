@@ -59,6 +59,7 @@ _USEC = {
         ("m min minute minutes", MINUTE),
         ("h hr hour hours", 60 * MINUTE),
         ("d day days", DAY),
+        ("w week weeks", 7 * DAY),
     )
     for name in names.split()
 }

@@ -18,15 +18,17 @@ def choose(
     ledger: Ledger,
     roots: tuple[str, ...] = (),
     *,
+    features: Features | None = None,
     proc: Path = Path("/proc"),
     sys: Path = Path("/sys"),
 ) -> Backend:
     """The backend that can do most without harm. Raises KernelError when a root cannot be opened.
 
-    Call it in the main thread: on v1 it installs a signal's handler.
+    `features` are probed, which takes root, unless they are given. Call it in the main thread: on v1
+    it installs a signal's handler.
     """
     root = roots[0] if roots else "/"
-    features = probe(hierarchy, root, proc=proc, sys=sys)
+    features = features or probe(hierarchy, root, proc=proc, sys=sys)
     if features.reparents_lru:
         return ObserveBackend(hierarchy, "this kernel heals itself: it reparents page cache", proc=proc)
     if hierarchy.version == 1:

@@ -91,11 +91,25 @@ def probe(
 ) -> Features:
     """Read and ask on the cgroup `root`, the top of what the program is confined to."""
     reclaim = swappiness = False
-    dying_key = "nr_dying_descendants"
     if hierarchy.version == 2:
         with hierarchy.open(root) as cgroup:
             reclaim = _takes(cgroup, "0")
             swappiness = reclaim and _takes(cgroup, "0 swappiness=0")
+    return _features(hierarchy, root, reclaim, swappiness, proc, sys)
+
+
+def look(hierarchy: Hierarchy, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Features:
+    """The same by reading alone, which any user may; `swappiness_word` cannot be read and is False."""
+    reclaim = hierarchy.version == 2 and (hierarchy.mount / "memory.reclaim").exists()
+    return _features(hierarchy, "/", reclaim, False, proc, sys)
+
+
+def _features(
+    hierarchy: Hierarchy, root: str, reclaim: bool, swappiness: bool, proc: Path, sys: Path
+) -> Features:
+    dying_key = "nr_dying_descendants"
+    if hierarchy.version == 2:
+        with hierarchy.open(root) as cgroup:
             try:
                 cgroup.dying("nr_dying_subsys_memory")
                 dying_key = "nr_dying_subsys_memory"

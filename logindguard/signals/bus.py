@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbus_next import Message, MessageType, Variant
+from dbus_next import Message, MessageFlag, MessageType, Variant
 
 from .connection import BusError, BusTimeout, Connection, bounded, open_connection
 
-__all__ = ["BusError", "BusTimeout", "SystemBus", "plain"]
+__all__ = ["BusError", "BusTimeout", "SystemBus", "plain", "variants"]
 
 TIMEOUT_SEC = 10.0
 
@@ -86,8 +86,12 @@ class SystemBus:
         body: Sequence[Any] = (),
         *,
         timeout_sec: float | None = None,
+        interactive: bool = False,
     ) -> list[Any]:
-        """The body of the reply, variants unwrapped; BusError or BusTimeout."""
+        """The body of the reply, variants unwrapped; BusError or BusTimeout.
+
+        `interactive` lets the service ask the user for a password through polkit.
+        """
         if not self.connected:
             raise BusError("org.freedesktop.DBus.Error.Disconnected", "the connection to the bus is closed")
         message = Message(
@@ -97,6 +101,7 @@ class SystemBus:
             member=member,
             signature=signature,
             body=list(body),
+            flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE,
         )
         deadline_sec = self._timeout_sec if timeout_sec is None else timeout_sec
         reply = await bounded(self._connection.call(message), f"{interface}.{member}", deadline_sec)
@@ -190,6 +195,15 @@ class SystemBus:
             self._owners[name] = new_owner
             for callback in self._tracked[name]:
                 callback(new_owner)
+
+
+def variants(**values: bool | str) -> dict[str, Any]:
+    """An a{sv} of what is set: False and "" are left out."""
+    return {
+        name: Variant("b" if isinstance(value, bool) else "s", value)
+        for name, value in values.items()
+        if value
+    }
 
 
 def plain(value: Any) -> Any:

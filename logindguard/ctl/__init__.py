@@ -1,0 +1,1 @@
+"""logindguardctl: shows and steers the service, over the bus alone where it runs."""

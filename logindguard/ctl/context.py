@@ -1,0 +1,70 @@
+"""What a verb works with: the command line, the way out, the service or the host itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TextIO
+
+from .client import Service, ServiceAbsent
+from .output import Output
+from .roots import Roots
+
+
+def _clock() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """All that comes from outside: given by the tests, the process's own otherwise.
+
+    `now_usec` holds the clock still; None lets it run.
+    """
+
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    roots: Roots = field(default_factory=Roots)
+    bus_address: str | None = None
+    now_usec: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    options: argparse.Namespace
+    out: Output
+    world: World
+
+    @property
+    def now_usec(self) -> int:
+        return _clock() if self.world.now_usec is None else self.world.now_usec
+
+    async def service(self) -> Service:
+        """Raises ServiceAbsent where it does not run."""
+        interactive = not self.options.no_ask_password and self.world.stdin.isatty()
+        return await Service.connect(self.world.bus_address, interactive=interactive)
+
+    async def service_or_say(self) -> Service | None:
+        """None where it does not run; that the kernel is read instead was said then."""
+        try:
+            return await self.service()
+        except ServiceAbsent as absent:
+            self.out.note(f"{absent.reason}: read from the kernel directly.")
+            return None
+
+
+@cache
+def user_name(uid: int) -> str:
+    """The user's name, or the uid as it is where nobody has it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
