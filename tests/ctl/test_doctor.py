@@ -117,7 +117,12 @@ CASES: list[tuple[str, dict[str, object], State | None, str]] = [
     ("pam-hook", {"pam": {}, "pam_profile": False}, State.NOTE, "is not installed"),
     ("cron", {}, State.OK, "in cron.service itself"),
     ("cron", {"pam": {"cron": ("pam_systemd.so",)}}, State.NOTE, "session of its own"),
-    ("cron", {"pam": {"cron": ("pam_exec.so /x/logindguard-hook", "pam_systemd.so")}}, State.OK, "of its own"),
+    (
+        "cron",
+        {"pam": {"cron": ("pam_exec.so /x/logindguard-hook", "pam_systemd.so")}},
+        State.OK,
+        "of its own",
+    ),
     ("cron", {"cron": frozenset({"systemd-cron"})}, State.OK, "services of systemd-cron"),
     ("cron", {"cron": frozenset()}, State.OK, "No cron is installed."),
     ("linger", {}, State.OK, "No user lingers."),
