@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.lab import neighbour
+from tests.vm.host import FILES, Host
 from tests.vm.machine import Machine
 from tests.vm.package import deb
 from tests.vm.system import PRECISE, SYSTEMS, System
@@ -75,3 +77,15 @@ def machine(bare_machine: Machine) -> Machine:
     """With this checkout's package installed, as its postinst leaves it: running."""
     bare_machine.install_deb(deb())
     return bare_machine
+
+
+@pytest.fixture
+def host(machine: Machine) -> Iterator[Host]:
+    """The guard runs, and its records count from now on."""
+    machine.put(Path(neighbour.__file__), "/var/tmp/neighbour.py")
+    host = Host(machine)
+    host.guard("start")
+    host.mark()
+    yield host
+    machine.run(f"rm -rf {FILES}")
+    host.guard("start")

@@ -55,6 +55,7 @@ PACKAGES = (
     "python3-pytest-asyncio",
     "python3-pytest-timeout",
     "iproute2",
+    "util-linux-extra",  # fincore, in Debian 13
     "procps",
     "kmod",
     "psmisc",

@@ -5,93 +5,17 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from logindguard.model import Outcome, ReclaimRecord, Way
-from logindguard.record.entry import from_fields
 from tests.conftest import Tell
-from tests.lab import neighbour
+from tests.vm.host import FILES, MIB, READ_BYTES, UNIT, Host
 from tests.vm.machine import Machine, wait_until
 from tests.vm.ssh import Session
 from tests.vm.system import BOOKWORM
 
-MIB = 1 << 20
-UNIT = "logindguard.service"
 LOGINS = 50
-READ_BYTES = 4 * MIB
-WRITTEN_BYTES = 64 << 10
-FILES = "/var/tmp/e2e"
-
-
-@dataclass
-class Host:
-    """The machine with the guard on it, and the time since which records count."""
-
-    machine: Machine
-    since: str = ""
-
-    def mark(self) -> None:
-        self.since = self.machine.run("date +@%s.%N").stdout.strip()
-
-    def records(self) -> list[ReclaimRecord]:
-        entries = self.machine.journal_records("--unit", UNIT, "--since", self.since)
-        return [from_fields(entry) for entry in entries if "LOGINDGUARD_OUTCOME" in entry]
-
-    def records_of(self, session: str) -> list[ReclaimRecord]:
-        """Of the session scope with this name."""
-        return [each for each in self.records() if session in {t.unit for t in each.teardowns}]
-
-    def drop(self) -> int:
-        """The floor: what is left when all page cache that can go is gone."""
-        self.machine.run("sync; echo 3 >/proc/sys/vm/drop_caches; sleep 1", timeout_sec=180)
-        return self.machine.dying("/user.slice")
-
-    def guard(self, verb: str) -> None:
-        self.machine.run(f"systemctl {verb} {UNIT}")
-
-    def log_in(self, user: str, count: int, *, files: str) -> None:
-        commands = [
-            f"cat {FILES}/{files}-{n} >/dev/null; head -c {WRITTEN_BYTES} /dev/urandom >{files}-{n}"
-            for n in range(count)
-        ]
-        self.machine.logins(user, commands, timeout_sec=120)
-
-    def make_files(self, prefix: str, count: int, size: int = READ_BYTES) -> None:
-        """None of them in memory afterwards."""
-        self.machine.run(
-            f"mkdir -p {FILES} && cd {FILES} && for n in $(seq 0 {count - 1}); do"
-            f" head -c {size} /dev/zero >{prefix}-$n; done; sync;"
-            f" for file in {prefix}-*; do dd status=none iflag=nocache count=0 if=$file; done",
-            timeout_sec=180,
-        )
-
-    def neighbour(self, user: str, name: str, size: int = 100 * MIB) -> Session:
-        hold = f"python3 /var/tmp/neighbour.py --work-dir hoard-{name} --bytes {size}"
-        session = self.machine.session(user, hold)
-        session.readline(timeout_sec=120)
-        return session
-
-    def stolen(self, session: Session) -> int:
-        return self.machine.memory_stat(session.cgroup)["pgsteal"]
-
-    def slice_is_gone(self, uid: int) -> bool:
-        path = f"/sys/fs/cgroup/user.slice/user-{uid}.slice"
-        return self.machine.run(f"test -e {path}", check=False).status != 0
-
-
-@pytest.fixture
-def host(machine: Machine) -> Iterator[Host]:
-    machine.put(Path(neighbour.__file__), "/var/tmp/neighbour.py")
-    host = Host(machine)
-    host.guard("start")
-    host.mark()
-    yield host
-    machine.run(f"rm -rf {FILES}")
-    host.guard("start")
 
 
 @pytest.mark.timeout(900)
@@ -299,7 +223,9 @@ def test_cron_jobs_with_sessions(host: Host) -> None:
     host.make_files("cron", 1)
     machine.run(
         "cp /etc/pam.d/cron /root/pam-cron && echo 'session optional pam_systemd.so' >>/etc/pam.d/cron"
-        f" && echo '* * * * * bob cat {FILES}/cron-0 >/dev/null' >/etc/cron.d/e2e && systemctl restart cron"
+        f" && echo '* * * * * bob cat {FILES}/cron-0 >/dev/null' >/etc/cron.d/e2e"
+        # The next full minute comes soon: cron looks at the clock as it starts.
+        " && date --set=@$(($(date +%s) / 60 * 60 + 55)) && systemctl restart cron"
     )
     try:
 
