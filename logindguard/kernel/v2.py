@@ -113,6 +113,7 @@ class V2Backend(Confined):
                 residue = family.residue(path, cgroup.inode, dying)
                 live_children = len(family.children)
                 covered_bytes = sum(stat.file - stat.shmem for stat in family.children.values())
+            predicted_write_usec = self._predicted_usec(cgroup, residue)
         return Reading(
             residue=residue,
             live_children=live_children,
@@ -123,11 +124,19 @@ class V2Backend(Confined):
             swap_on=host.swap_on,
             refuses_swap=self.features.swappiness_word,
             memory_some_percent=host.memory_some_percent,
-            predicted_write_usec=0 if self.features.partial_walks else self._writer.cost.walk_usec(dying),
+            predicted_write_usec=predicted_write_usec,
             read_usec=thread_cpu_usec() - started_usec,
             spares_mapped=not self.features.mglru,
             mapped_lost_bytes=self._mapped_loss.lately(residue.inode),
         )
+
+    def _predicted_usec(self, target: Cgroup, residue: Residue) -> int:
+        """Kernel time of the smallest write, as far as something else than its size decides on it."""
+        cost = self._writer.cost
+        walk_usec = 0 if self.features.partial_walks else cost.walk_usec(residue.dying)
+        # Where processes live, they would have to end first: no removal comes in the midst of a write.
+        scrapes = self.features.mglru and not target.populated()
+        return max(walk_usec, cost.scrape_usec(residue.file_bytes) if scrapes else 0)
 
     def read_ending(self, path: str) -> Reading:
         """Of the cgroup itself while a stop job empties it: all in its subtree counts as residue."""
@@ -219,6 +228,8 @@ class V2Backend(Confined):
         stolen_pages = after.stolen_since(before)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
+        if self.features.mglru:
+            self._writer.cost.learn_freed(freed_bytes=freed_bytes, took_usec=tally.took_usec)
         outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
         if failure is not None:
             outcome, reason = Outcome.FAILED, str(failure)

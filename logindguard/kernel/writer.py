@@ -25,6 +25,7 @@ class Tally:
 
     asked_bytes: int = 0
     writes: int = 0
+    took_usec: int = 0  # in the kernel
     longest_usec: int = 0
     exhausted: bool = False  # the last one asked for more than there was
 
@@ -67,6 +68,7 @@ class Writer:
                 self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
             tally.asked_bytes += size_bytes
             tally.writes += 1
+            tally.took_usec += took_usec
             tally.longest_usec = max(tally.longest_usec, took_usec)
             if enough():
                 return

@@ -174,7 +174,10 @@ def _filesystem(path: Path) -> str:
 
 
 class Leak:
-    """Makes what an order asks for, in this process, and cleans up when closed.
+    """Makes what an order asks for and cleans up when closed.
+
+    A child of its own enters the memcgs: what a process allocates inside is charged there, and pins
+    the memcg for as long as the process keeps it (garbage collection and khugepaged see to that).
 
     A signal may end it between any two lines: what is to be made is noted down first, and what is
     to be removed may be missing.
@@ -188,6 +191,7 @@ class Leak:
         self._made_parents: list[Path] = []
         self._enabled: list[Path] = []
         self._chain: list[Path] = []
+        self._child = 0
         self._mapping: mmap.mmap | None = None
 
     def __enter__(self) -> Self:
@@ -205,8 +209,15 @@ class Leak:
         before = dying(order.parent)
         started = time.monotonic()
         with self._toucher() as touch:
-            for index in range(order.count):
-                self._one(index, touch)
+            self._child = os.fork()
+            if self._child == 0:
+                self._make_all(touch)
+            _, status = os.waitpid(self._child, 0)
+            self._child = 0
+            if status != 0:
+                raise RuntimeError(f"the child that makes them ended with status {status}")
+            if self._mapping is not None:
+                self._map_all(self._mapping)
         self._finished = True
         return Summary(
             made=order.memcgs,
@@ -216,9 +227,33 @@ class Leak:
             dying_after=dying(order.parent),
         )
 
+    def _make_all(self, touch: Callable[[int], None]) -> NoReturn:
+        status = 1
+        try:
+            try:
+                for index in range(self._order.count):
+                    self._one(index, touch)
+                status = 0
+            finally:
+                _ignore_signals()
+                self._leave()
+        except Exception as error:  # noqa: BLE001  # nothing of the parent's may run in the child
+            print(f"leak.py: {error!r}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+
+    def _map_all(self, mapping: mmap.mmap) -> None:
+        """What the child mapped, which ended with it; the pages stay charged as they are."""
+        for offset in range(0, len(mapping), PAGE_BYTES):
+            _discard(mapping[offset])
+
     def _clean(self) -> None:
         """Remove what was made. Without its files nothing pins a memcg, so none is left dying."""
-        self._leave()
+        if self._child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGTERM)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
         if self._mapping is not None:
             self._mapping.close()
             self._mapping = None
@@ -277,21 +312,22 @@ class Leak:
     def _toucher(self) -> Iterator[Callable[[int], None]]:
         """How the process inside number `index` gets its pages charged."""
         order, size = self._order, self._order.pages_bytes
+        buffer = bytearray(size)  # one for all
         if order.pattern is Pattern.WRITTEN:
 
             def write_own(index: int) -> None:
-                (order.work_dir / f"written-{index}").write_bytes(bytes(size))
+                (order.work_dir / f"written-{index}").write_bytes(buffer)
 
             yield write_own
             return
         with (order.work_dir / "pages").open("w+b", buffering=0) as file:
             descriptor = file.fileno()
             if order.pattern is Pattern.SHMEM:
-                yield lambda index: _discard(os.pwrite(descriptor, bytes(size), index * size))
+                yield lambda index: _discard(os.pwrite(descriptor, buffer, index * size))
                 return
             _prepare(descriptor, order.count * size)
             if order.pattern is Pattern.READ:
-                yield lambda index: _discard(os.pread(descriptor, size, index * size))
+                yield lambda index: _discard(os.preadv(descriptor, [buffer], index * size))
                 return
             mapping = mmap.mmap(descriptor, order.count * size, prot=mmap.PROT_READ)
             mapping.madvise(mmap.MADV_RANDOM)  # no read-around into the next one's pages
