@@ -54,51 +54,51 @@ def get(machine: Machine, name: str, user: str = "root") -> str:
 
 
 @pytest.fixture(autouse=True)
-def _as_installed(bookworm: Machine) -> Iterator[None]:
-    bookworm.run(f"systemctl reset-failed {UNIT}; systemctl start {UNIT}")
-    wait_until(lambda: busctl(bookworm, "ListJobs").status == 0, timeout_sec=60, what="it is on the bus")
+def _as_installed(machine: Machine) -> Iterator[None]:
+    machine.run(f"systemctl reset-failed {UNIT}; systemctl start {UNIT}")
+    wait_until(lambda: busctl(machine, "ListJobs").status == 0, timeout_sec=60, what="it is on the bus")
     yield
-    bookworm.run(f"rm -f {RULES}; systemctl unmask --runtime polkit; systemctl start polkit", check=False)
-    busctl(bookworm, "Resume")
+    machine.run(f"rm -f {RULES}; systemctl unmask --runtime polkit; systemctl start polkit", check=False)
+    busctl(machine, "Resume")
 
 
 @pytest.fixture
-def allowed(bookworm: Machine) -> None:
+def allowed(machine: Machine) -> None:
     """alice may do everything, from as soon as polkit has seen the rule."""
-    bookworm.run(f"mkdir -p {Path(RULES).parent}; cat >{RULES}", data=ALLOW.encode())
+    machine.run(f"mkdir -p {Path(RULES).parent}; cat >{RULES}", data=ALLOW.encode())
     wait_until(
-        lambda: busctl(bookworm, "Resume", "alice").status == 0, timeout_sec=30, what="polkit has the rule"
+        lambda: busctl(machine, "Resume", "alice").status == 0, timeout_sec=30, what="polkit has the rule"
     )
 
 
-def test_busctl_shows_every_member(bookworm: Machine) -> None:
-    shown = bookworm.run(f"busctl introspect {OBJECT} {MANAGER}", user="alice").stdout
+def test_busctl_shows_every_member(machine: Machine) -> None:
+    shown = machine.run(f"busctl introspect {OBJECT} {MANAGER}", user="alice").stdout
     members = {line.split()[0] for line in shown.splitlines()[1:]}
-    shipped = bookworm.read(f"/usr/share/dbus-1/interfaces/{MANAGER}.xml")
+    shipped = machine.read(f"/usr/share/dbus-1/interfaces/{MANAGER}.xml")
     for name in re.findall(r'<(?:method|property|signal) name="(\w+)"', shipped):
         assert f".{name}" in members
-    assert get(bookworm, "Mode", "alice") == "precise"
-    assert get(bookworm, "Backend", "alice") == "v2"
-    assert "/etc/logindguard/config.yaml" in get(bookworm, "ConfigFiles", "alice")
+    assert get(machine, "Mode", "alice") == "precise"
+    assert get(machine, "Backend", "alice") == "v2"
+    assert "/etc/logindguard/config.yaml" in get(machine, "ConfigFiles", "alice")
 
 
-def test_gdbus_reads_it(bookworm: Machine) -> None:
+def test_gdbus_reads_it(machine: Machine) -> None:
     base = "gdbus call --system --dest org.logindguard1 --object-path /org/logindguard1 --method"
-    told = bookworm.run(f"{base} {MANAGER}.GetStatistics", user="alice").stdout
+    told = machine.run(f"{base} {MANAGER}.GetStatistics", user="alice").stdout
     assert "'teardowns_total': <uint64 " in told
-    refused = bookworm.run(f"{base} {MANAGER}.Sweep '{{}}'", user="alice", check=False)
+    refused = machine.run(f"{base} {MANAGER}.Sweep '{{}}'", user="alice", check=False)
     assert "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired" in refused.stderr
-    plan = bookworm.run(f"{base} {MANAGER}.Sweep \"{{'dry_run': <true>}}\"").stdout
+    plan = machine.run(f"{base} {MANAGER}.Sweep \"{{'dry_run': <true>}}\"").stdout
     assert plan.startswith("(uint32 0, ")
 
 
-def test_polkit_knows_the_actions(bookworm: Machine) -> None:
-    actions = bookworm.run("pkaction").stdout
+def test_polkit_knows_the_actions(machine: Machine) -> None:
+    actions = machine.run("pkaction").stdout
     for name in ("sweep", "reclaim", "reload", "read-details"):
         assert f"org.logindguard1.{name}" in actions
 
 
-def test_an_ordinary_user_may_change_nothing(bookworm: Machine) -> None:
+def test_an_ordinary_user_may_change_nothing(machine: Machine) -> None:
     for call in (
         "Sweep 'a{sv}' 0",
         "Pause t 0",
@@ -107,99 +107,99 @@ def test_an_ordinary_user_may_change_nothing(bookworm: Machine) -> None:
         "Restore",
         "ReclaimUnit 'sa{sv}' cron.service 0",
     ):
-        refused = busctl(bookworm, call, "alice")
+        refused = busctl(machine, call, "alice")
         assert refused.status != 0
         assert "interactive authorization" in refused.stderr
-    assert get(bookworm, "Paused") == "false"
+    assert get(machine, "Paused") == "false"
 
 
 @pytest.mark.usefixtures("allowed")
-def test_who_is_allowed_may(bookworm: Machine) -> None:
-    job, plan = answer(bookworm, "Sweep 'a{sv}' 0", "alice")
+def test_who_is_allowed_may(machine: Machine) -> None:
+    job, plan = answer(machine, "Sweep 'a{sv}' 0", "alice")
     assert (job > 0, plan) == (True, [])
     wait_until(
-        lambda: [row["state"] for row in answer(bookworm, "ListJobs")[0] if row["id"] == job] == ["done"],
+        lambda: [row["state"] for row in answer(machine, "ListJobs")[0] if row["id"] == job] == ["done"],
         timeout_sec=60,
         what="the job is done",
     )
-    answer(bookworm, "Pause t 0", "alice")
-    assert get(bookworm, "PauseReason").startswith("paused by uid ")
-    answer(bookworm, "Resume", "alice")
-    assert answer(bookworm, "Restore", "alice") == [0]
-    answer(bookworm, "Reload", "alice")
+    answer(machine, "Pause t 0", "alice")
+    assert get(machine, "PauseReason").startswith("paused by uid ")
+    answer(machine, "Resume", "alice")
+    assert answer(machine, "Restore", "alice") == [0]
+    answer(machine, "Reload", "alice")
 
 
-def test_a_user_sees_its_own_history(bookworm: Machine) -> None:
-    begun_usec = int(bookworm.run("date +%s%6N").stdout)
+def test_a_user_sees_its_own_history(machine: Machine) -> None:
+    begun_usec = int(machine.run("date +%s%6N").stdout)
     for user in ("alice", "bob"):
-        bookworm.login(user, "head -c 1M /dev/urandom >api; cat api >/dev/null")
+        machine.login(user, "head -c 1M /dev/urandom >api; cat api >/dev/null")
 
     def users(caller: str) -> set[int]:
-        [rows] = answer(bookworm, f"ListReclaims ttu {begun_usec} 0 0", caller)
+        [rows] = answer(machine, f"ListReclaims ttu {begun_usec} 0 0", caller)
         return {each["uid"] for row in rows for each in row["teardowns"] if "uid" in each}
 
-    alice, bob = (int(bookworm.run(f"id -u {user}").stdout) for user in ("alice", "bob"))
+    alice, bob = (int(machine.run(f"id -u {user}").stdout) for user in ("alice", "bob"))
     wait_until(lambda: {alice, bob} <= users("root"), timeout_sec=60, what="both are in the history")
     assert bob not in users("alice")
-    [rows] = answer(bookworm, f"ListReclaims ttu {begun_usec} 0 0")
+    [rows] = answer(machine, f"ListReclaims ttu {begun_usec} 0 0")
     entry = next(row for row in rows if {each.get("uid") for each in row["teardowns"]} == {bob})
-    assert answer(bookworm, f"GetReclaim s {entry['id']}")[0]["id"] == entry["id"]
-    assert busctl(bookworm, f"GetReclaim s {entry['id']}", "alice").status != 0
+    assert answer(machine, f"GetReclaim s {entry['id']}")[0]["id"] == entry["id"]
+    assert busctl(machine, f"GetReclaim s {entry['id']}", "alice").status != 0
 
 
-def test_a_session_that_lives_and_one_that_never_was(bookworm: Machine) -> None:
-    session = bookworm.session("alice", "cat")
+def test_a_session_that_lives_and_one_that_never_was(machine: Machine) -> None:
+    session = machine.session("alice", "cat")
     number = re.search(r"session-(\w+)\.scope", session.cgroup)
     assert number is not None
-    assert answer(bookworm, f"ReclaimSession 'sa{{sv}}' {number[1]} 0")[0] > 0
-    assert answer(bookworm, f"ReclaimUnit 'sa{{sv}}' {UNIT} 1 dry_run b true")[0] == 0
+    assert answer(machine, f"ReclaimSession 'sa{{sv}}' {number[1]} 0")[0] > 0
+    assert answer(machine, f"ReclaimUnit 'sa{{sv}}' {UNIT} 1 dry_run b true")[0] == 0
     session.close()
-    assert "No cgroup of session-nosuch.scope" in busctl(bookworm, "ReclaimSession 'sa{sv}' nosuch 0").stderr
+    assert "No cgroup of session-nosuch.scope" in busctl(machine, "ReclaimSession 'sa{sv}' nosuch 0").stderr
 
 
-def test_a_pause_outlives_a_restart_and_a_kill(bookworm: Machine) -> None:
-    answer(bookworm, "Pause t 3600000000")
+def test_a_pause_outlives_a_restart_and_a_kill(machine: Machine) -> None:
+    answer(machine, "Pause t 3600000000")
     for end in ("systemctl restart", "systemctl kill -s KILL"):
-        bookworm.run(f"{end} {UNIT}")
+        machine.run(f"{end} {UNIT}")
         wait_until(
-            lambda: busctl(bookworm, "ListJobs").status == 0, timeout_sec=90, what="it is back on the bus"
+            lambda: busctl(machine, "ListJobs").status == 0, timeout_sec=90, what="it is back on the bus"
         )
-        assert get(bookworm, "Paused") == "true"
-    assert "Nothing is reclaimed: paused by root until" in busctl(bookworm, "Sweep 'a{sv}' 0").stderr
-    answer(bookworm, "Resume")
-    assert get(bookworm, "Paused") == "false"
+        assert get(machine, "Paused") == "true"
+    assert "Nothing is reclaimed: paused by root until" in busctl(machine, "Sweep 'a{sv}' 0").stderr
+    answer(machine, "Resume")
+    assert get(machine, "Paused") == "false"
 
 
 @pytest.mark.usefixtures("allowed")
-def test_polkit_that_hangs_is_a_no_and_holds_nobody_up(bookworm: Machine) -> None:
-    bookworm.run("systemctl kill -s STOP polkit")
+def test_polkit_that_hangs_is_a_no_and_holds_nobody_up(machine: Machine) -> None:
+    machine.run("systemctl kill -s STOP polkit")
     try:
         begun = time.monotonic()
-        answer(bookworm, "Pause t 0")  # root is not asked about
-        answer(bookworm, "Resume")
-        refused = busctl(bookworm, "Pause t 0", "alice")
+        answer(machine, "Pause t 0")  # root is not asked about
+        answer(machine, "Resume")
+        refused = busctl(machine, "Pause t 0", "alice")
         assert "polkit cannot be asked" in refused.stderr
         assert time.monotonic() - begun < 60
     finally:
-        bookworm.run("systemctl kill -s CONT polkit")
+        machine.run("systemctl kill -s CONT polkit")
 
 
 @pytest.mark.usefixtures("allowed")
-def test_without_polkit_only_root_may(bookworm: Machine) -> None:
-    bookworm.run("systemctl mask --runtime polkit; systemctl stop polkit")
-    assert "polkit cannot be asked" in busctl(bookworm, "Pause t 0", "alice").stderr
-    answer(bookworm, "Pause t 0")
-    answer(bookworm, "Resume")
+def test_without_polkit_only_root_may(machine: Machine) -> None:
+    machine.run("systemctl mask --runtime polkit; systemctl stop polkit")
+    assert "polkit cannot be asked" in busctl(machine, "Pause t 0", "alice").stderr
+    answer(machine, "Pause t 0")
+    answer(machine, "Resume")
 
 
-def test_calling_it_starts_it(bookworm: Machine) -> None:
-    bookworm.run(f"systemctl stop {UNIT}")
-    assert answer(bookworm, "GetStatistics", "alice")[0]["paused"] is False
-    assert bookworm.run(f"systemctl is-active {UNIT}").stdout.strip() == "active"
+def test_calling_it_starts_it(machine: Machine) -> None:
+    machine.run(f"systemctl stop {UNIT}")
+    assert answer(machine, "GetStatistics", "alice")[0]["paused"] is False
+    assert machine.run(f"systemctl is-active {UNIT}").stdout.strip() == "active"
 
 
-def test_the_readmes_client(bookworm: Machine) -> None:
+def test_the_readmes_client(machine: Machine) -> None:
     [program] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    said = bookworm.run("/usr/bin/python3 -W ignore -", data=program.encode()).stdout
+    said = machine.run("/usr/bin/python3 -W ignore -", data=program.encode()).stdout
     assert re.match(r"mode precise dying \d+\n", said)
     assert said.endswith("sweep done\n")

@@ -11,27 +11,27 @@ import pytest
 
 from tests.conftest import Tell
 from tests.demo.host import PREFIX
+from tests.vm.conftest import on
 from tests.vm.image import CHECKOUT
 from tests.vm.machine import Machine
+from tests.vm.system import BOOKWORM
 
-PLACE = "/var/tmp/checkout"
+pytestmark = on(BOOKWORM)
 
-
-def _source(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in entry.name else entry
+PLACE = "/var/tmp/demo-checkout"
 
 
 @pytest.fixture
-def with_checkout(bare_bookworm: Machine) -> Iterator[Machine]:
+def with_checkout(bare_machine: Machine) -> Iterator[Machine]:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in ("logindguard", "tests"):
             archive.add(
                 CHECKOUT / name, name, filter=lambda entry: None if "__pycache__" in entry.name else entry
             )
-    bare_bookworm.run(f"mkdir {PLACE} && tar -xf - -C {PLACE}", data=packed.getvalue())
-    yield bare_bookworm
-    bare_bookworm.run(f"rm -r {PLACE}")
+    bare_machine.run(f"mkdir {PLACE} && tar -xf - -C {PLACE}", data=packed.getvalue())
+    yield bare_machine
+    bare_machine.run(f"rm -r {PLACE}")
 
 
 def test_it_shows_the_guard_at_work(with_checkout: Machine, tell: Tell) -> None:
