@@ -32,6 +32,7 @@ from .sweep import Sweep
 
 MAX_QUERIES = 16  # of the history, waiting or running
 QUERY_SEC = 5.0
+MAX_ROWS = 5_000  # records and their teardowns in one answer
 OWN_QUERY_SEC = 1.0  # of a user that may see but its own: those can lie among many
 
 T = TypeVar("T")
@@ -136,7 +137,12 @@ class Control(Overview):
         max_sec = QUERY_SEC if only_uid is None else OWN_QUERY_SEC
         found = await self._ask_history(
             lambda: self._history.find(
-                since_usec=since_usec, until_usec=until_usec, limit=limit, wanted=wanted, max_sec=max_sec
+                since_usec=since_usec,
+                until_usec=until_usec,
+                limit=limit,
+                max_rows=MAX_ROWS,
+                wanted=wanted,
+                max_sec=max_sec,
             )
         )
         if found.corrupt:

@@ -11,7 +11,7 @@ from .callers import Caller
 from .names import CallError, Error
 from .polkit import Action, Polkit
 from .service import Service
-from .table import Method
+from .table import Later, Method
 from .values import Row, row, rows
 
 MAX_RECORDS = 1_000
@@ -52,52 +52,56 @@ class Methods:
 
     # Reading
 
-    async def list_residues(self, caller: Caller) -> list[Any]:
+    async def list_residues(self, caller: Caller) -> Later:
         found = await self._service.residues()
         details = caller.is_root or not privacy.names_others((each for each, _ in found), caller.uid)
         details = details or await self._polkit.allows(caller, Action.READ_DETAILS)
         shared = self._service.mode is Mode.SHARED
-        return [privacy.residue_rows(found, caller.uid, details=details, shared=shared)]
+        return Later(lambda: [privacy.residue_rows(found, caller.uid, details=details, shared=shared)])
 
-    async def list_reclaims(self, caller: Caller, since: int, until: int, limit: int) -> list[Any]:
+    async def list_reclaims(self, caller: Caller, since: int, until: int, limit: int) -> Later:
         only_uid = None if await self._polkit.allows(caller, Action.READ_DETAILS) else caller.uid
         most = min(limit or MAX_RECORDS, MAX_RECORDS)
-        return [rows(await self._service.records(since, until, most, only_uid))]
+        found = await self._service.records(since, until, most, only_uid)
+        return Later(lambda: [rows(found)])
 
-    async def get_reclaim(self, caller: Caller, record_id: str) -> list[Any]:
+    async def get_reclaim(self, caller: Caller, record_id: str) -> Later:
         if not _RECORD_ID.fullmatch(record_id):
             raise CallError(Error.NO_SUCH_RECLAIM, "That is not the id of a reclaim.")
         record = await self._service.record(record_id)
         if not privacy.is_own(record, caller.uid):
             await self._polkit.require(caller, Action.READ_DETAILS)
-        return [row(record)]
+        return Later(lambda: [row(record)])
 
     async def get_statistics(self, _caller: Caller) -> list[Any]:
         return [row(await self._service.statistics())]
 
     # Reclaiming
 
-    async def sweep(self, caller: Caller, options: dict[str, Any]) -> list[Any]:
+    async def sweep(self, caller: Caller, options: dict[str, Any]) -> list[Any] | Later:
         dry_run = _options(options, dry_run=bool, path=str)
         path = options.get("path", "")
         if path and (not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
             raise CallError(Error.INVALID_ARGS, "path must be a cgroup path such as /user.slice.")
         return await self._job(caller, Action.SWEEP, JobKind.SWEEP, path, dry_run=dry_run)
 
-    async def reclaim_unit(self, caller: Caller, unit: str, options: dict[str, Any]) -> list[Any]:
+    async def reclaim_unit(self, caller: Caller, unit: str, options: dict[str, Any]) -> list[Any] | Later:
         dry_run = _options(options, dry_run=bool)
         return await self._job(caller, Action.RECLAIM, JobKind.RECLAIM_UNIT, unit, dry_run=dry_run)
 
-    async def reclaim_session(self, caller: Caller, session_id: str, options: dict[str, Any]) -> list[Any]:
+    async def reclaim_session(
+        self, caller: Caller, session_id: str, options: dict[str, Any]
+    ) -> list[Any] | Later:
         dry_run = _options(options, dry_run=bool)
         return await self._job(caller, Action.RECLAIM, JobKind.RECLAIM_SESSION, session_id, dry_run=dry_run)
 
     async def _job(
         self, caller: Caller, action: Action, kind: JobKind, subject: str, *, dry_run: bool
-    ) -> list[Any]:
+    ) -> list[Any] | Later:
         if dry_run:
             await self._polkit.require(caller, Action.READ_DETAILS)
-            return [0, rows(await self._service.plan(kind, subject))]
+            writes = await self._service.plan(kind, subject)
+            return Later(lambda: [0, rows(writes)])
         await self._polkit.require(caller, action)
         return [await self._service.start_job(kind, subject, caller.uid), []]
 

@@ -20,12 +20,13 @@ from ..signals.bus import BusError, SystemBus, plain
 from .callers import Caller, CallerGone, Callers, owner_change
 from .names import BUS_NAME, PATH, CallError, Error
 from .standard import standard
-from .table import Interface, Method, signature
+from .table import Interface, Later, Method, signature
 
 # In flight at once. Root's calls (the hook of a logout) are not held up by what others do.
 MAX_CALLS = 256
 MAX_CALLS_OF_SENDER = 16
 MAX_CALLS_OF_USER = 64
+MAX_LARGE = 2  # replies that are put together at once: each takes some megabytes meanwhile
 
 _DAEMON = "org.freedesktop.DBus"
 _DAEMON_PATH = "/org/freedesktop/DBus"
@@ -50,6 +51,7 @@ class Server:
         self._tasks: dict[asyncio.Task[None], str] = {}  # who called
         self._of_sender: Counter[str] = Counter()
         self._of_user: Counter[int] = Counter()
+        self._large = asyncio.Semaphore(MAX_LARGE)
         bus.connection.add_message_handler(self._on_message)
 
     async def start(self) -> None:
@@ -153,9 +155,7 @@ class Server:
         try:
             caller = await self._callers.identify(message.sender)
             interactive = bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
-            self._reply(
-                message, method, await self._counted(method, replace(caller, interactive=interactive), body)
-            )
+            await self._counted(message, method, replace(caller, interactive=interactive), body)
         except CallerGone:
             pass
         except CallError as error:
@@ -163,19 +163,29 @@ class Server:
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an error without details
             self._fail(message, error)
 
-    async def _counted(self, method: Method, caller: Caller, body: list[Any]) -> list[Any]:
-        assert method.handler is not None
+    async def _counted(self, message: Any, method: Method, caller: Caller, body: list[Any]) -> None:
         if caller.is_root:
-            return await method.handler(caller, *body)
+            await self._handle(message, method, caller, body)
+            return
         if self._of_user[caller.uid] >= MAX_CALLS_OF_USER:
             raise CallError(Error.LIMITS_EXCEEDED, "Too many calls of this user at once: try again later.")
         self._of_user[caller.uid] += 1
         try:
-            return await method.handler(caller, *body)
+            await self._handle(message, method, caller, body)
         finally:
             self._of_user[caller.uid] -= 1
             if not self._of_user[caller.uid]:
                 del self._of_user[caller.uid]
+
+    async def _handle(self, message: Any, method: Method, caller: Caller, body: list[Any]) -> None:
+        assert method.handler is not None
+        answer = await method.handler(caller, *body)
+        if not isinstance(answer, Later):
+            self._reply(message, method, answer)
+        elif not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+            build, form = answer.build, signature(method.gives)
+            async with self._large:
+                await self._bus.send_built(lambda: Message.new_method_return(message, form, build()))
 
     def _caller_gone(self, unique_name: str) -> None:
         for task, sender in self._tasks.items():

@@ -60,14 +60,16 @@ class History:
         since_usec: int = 0,
         until_usec: int = 0,
         limit: int = 0,
+        max_rows: int = 0,
         wanted: Callable[[ReclaimRecord], bool] = lambda record: True,
         max_sec: float = MAX_SEC,
     ) -> Found:
         """Records made within [since, until], realtime, newest first; 0 is no bound.
 
-        Raises HistoryUnavailable. What takes longer than `max_sec` is told incomplete.
+        Raises HistoryUnavailable. What takes longer than `max_sec`, or has more than `max_rows`
+        records and teardowns, is told incomplete.
         """
-        found = Found()
+        found, rows = Found(), 0
         deadline = time.monotonic() + max_sec
         for count, entry in enumerate(self._entries(since_usec, until_usec, found)):
             if count % _CHECK_EVERY == 0 and time.monotonic() >= deadline:
@@ -81,6 +83,10 @@ class History:
             if (until_usec and record.realtime_usec > until_usec) or record.realtime_usec < since_usec:
                 continue
             if wanted(record):
+                rows += 1 + len(record.teardowns)
+                if max_rows and rows > max_rows and found.records:
+                    found.complete = False
+                    break
                 found.records.append(record)
                 if limit and len(found.records) >= limit:
                     break

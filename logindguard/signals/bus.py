@@ -12,6 +12,7 @@ Hard facts (dbus-daemon 1.14):
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,19 @@ class SystemBus:
         """Sends a reply or signal, which nobody answers; TypeError or the like when its body is wrong."""
         if self.connected:  # else its descriptor may be somebody else's by now
             self._connection.send(message)
+
+    async def send_built(self, build: Callable[[], Any]) -> None:
+        """Sends a message that takes long to make: `build` and the marshalling run on a thread."""
+        serial = self._connection.next_serial()
+
+        def marshalled() -> bytes:
+            message = build()
+            message.serial = serial
+            return bytes(message._marshall())
+
+        data = await asyncio.to_thread(marshalled)
+        if self.connected:
+            self._connection.send_bytes(data)
 
     async def track(self, name: str, on_change: Callable[[str], None] | None = None) -> str:
         """Follows who owns a well-known name; the unique name of its owner now, "" for nobody.

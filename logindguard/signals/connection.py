@@ -125,6 +125,11 @@ class Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
             except OSError:  # flushing what the peer will not read; the descriptor is closed all the same
                 pass
 
+    def send_bytes(self, data: bytes) -> None:
+        """Sends a message that was marshalled before."""
+        self._writer.messages.put_nowait((data, [], self._loop.create_future()))
+        self._writer.schedule_write()
+
     def hang_up(self) -> None:
         """Ends the connection at once; harmless when it has ended."""
         self._user_disconnect = True

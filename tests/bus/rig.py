@@ -79,6 +79,7 @@ class Entries(History):
         since_usec: int = 0,
         until_usec: int = 0,
         limit: int = 0,
+        max_rows: int = 0,
         wanted: Callable[[ReclaimRecord], bool] = lambda record: True,
         max_sec: float = 0,
     ) -> Found:

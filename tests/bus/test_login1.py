@@ -161,6 +161,8 @@ async def test_logind_starts_after_us(bus: SystemBus, daemon: object, tree: Tree
     await stranger.own(FakeLogin1.NAME)
     await until(lambda: stranger.calls == ["ListSessions"])
     await until(lambda: len(source._chores) == 0)
+    source.stop()
+    await asyncio.sleep(0)
 
 
 @pytest.mark.usefixtures("source")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dbus_next import Variant
+from dbus_next import MessageFlag, Variant
 
 from logindguard import __version__
 from logindguard import control as control_module
@@ -24,7 +24,7 @@ from logindguard.reclaimer import now_usec
 from logindguard.signals.bus import SystemBus, plain
 from tests.unit.fake_backend import MIB
 
-from .conftest import Daemon
+from .conftest import Daemon, Lag
 from .fakes import until
 from .rig import ALICE, BOB, OF_BOB, Rig, record, serving
 from .test_dbus_server import Client
@@ -583,3 +583,24 @@ async def test_strange_names_travel_escaped(root: Client, rig: Rig) -> None:
     told = await ask(root, "GetReclaim", "s", f"{9:032x}")
     assert (told["reason"], told["target"]) == ("a\\x00b", f"{ALICE}/a\\udcffb\nc")
     assert now_usec() >= now
+
+
+async def test_large_answers_leave_the_loop_alive(root: Client, rig: Rig, worst_lag: Lag) -> None:
+    many = tuple(each for number in range(100) for each in record(number, 1000, 1001).teardowns)
+    rig.history.entries = [replace(record(number, 1000), teardowns=many) for number in range(24)]
+    calls = [ask(root, "ListReclaims", "ttu", 0, 0, 0) for _ in range(3)]
+    answers = await asyncio.gather(*calls)
+    assert [len(answer) for answer in answers] == [24] * 3
+    assert worst_lag.turns > 20
+
+
+async def test_large_answers_are_made_few_at_a_time_and_for_those_who_wait(root: Client, rig: Rig) -> None:
+    root_flags = MessageFlag.NO_REPLY_EXPECTED
+    await root.call("ListReclaims", "ttu", 0, 0, 0, flags=root_flags)
+    assert rig.api is not None
+    server = rig.api._server
+    async with server._large, server._large:
+        asked = [asyncio.create_task(ask(root, "ListReclaims", "ttu", 0, 0, 0)) for _ in range(3)]
+        await ask(root, "ListJobs")  # the others are answered meanwhile
+        assert not any(task.done() for task in asked)
+    assert [len(await task) for task in asked] == [4, 4, 4]

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.native, pytest.mark.timeout(900)]
 
 FULL = os.environ.get("LOAD") == "full"
 DYING = 100_000 if FULL else 3_000
-DEADLINE_SEC = 600 if FULL else 60
+DEADLINE_SEC = 600  # a sweep waits while all CPUs are taken
 SETTINGS = """
 reclaim:
   shared: true
@@ -78,6 +78,7 @@ def test_introspection_during_a_sweep(
         took_msec = []
         deadline = time.monotonic() + DEADLINE_SEC
         while True:
+            time.sleep(0.02)
             took_msec.append(tool.introspect_msec())
             [row] = [each for each in tool.call("ListJobs")["data"][0] if each["id"]["data"] == job]
             if row["state"]["data"] != "running":

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.vm.conftest import on
 from tests.vm.machine import Machine, wait_until
 from tests.vm.ssh import Result
+from tests.vm.system import BOOKWORM
+
+pytestmark = on(BOOKWORM)
 
 UNIT = "logindguard.service"
 OBJECT = "org.logindguard1 /org/logindguard1"
