@@ -63,7 +63,7 @@ test-native: setup need-root
 test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
-	  tests/native/test_flood.py tests/native/test_answers.py $(PYTEST_ARGS)
+	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py $(PYTEST_ARGS)
 
 demo: DEMO = tests.demo
 demo-native: DEMO = tests.demo.native

@@ -296,10 +296,10 @@ def _ending_verdict(account: _Account, *, vacated: bool) -> tuple[Outcome, str]:
         kept = isinstance(decision, Wait) and decision.keeps_mapped
         reason = decision.reason if decision is not None else "not read"
         return (Outcome.MAPPED_KEPT if kept else Outcome.SKIPPED), reason
-    if last.file_bytes - last.shmem_bytes <= policy.NOISE_BYTES:
+    pending = last.dirty_bytes + last.writeback_bytes
+    if not pending and last.file_bytes - last.shmem_bytes <= policy.NOISE_BYTES:
         return Outcome.RELEASED, "nothing to speak of is left in it"
     if vacated and isinstance(decision, Reclaim) and decision.keep_mapped:
         return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
-    pending = last.dirty_bytes + last.writeback_bytes
     reason = "the rest waits for writeback" if pending else "the rest is in use by its last processes"
     return (Outcome.PARTIAL if freed else Outcome.UNCHANGED), reason

@@ -54,14 +54,17 @@ def test_fifty_logins_leave_nothing(host: Host, tell: Tell) -> None:
     tell(f"with the guard: {at_15} at 15 s ({100 * at_15 / LOGINS:.0f} % of the logins), {dying} at 60 s")
     tell(f"floor (sync, drop_caches=3): {floor}")
     tell(f"from the last rmdir of a group to its release: median {statistics.median(released) / 1e6:.2f} s")
+    before = [record for record in records if record.way is Way.BEFORE]
+    tell(f"before the removal: {len(before)} sessions, {sum(r.freed_bytes for r in before) / MIB:.0f} MiB")
     tell(f"records: {len(records)}, freed {sum(r.freed_bytes for r in records) / MIB:.0f} MiB")
     assert without >= LOGINS * 8 // 10
     assert dying <= floor + 2
     assert statistics.median(released) <= 2_000_000
     assert sum(record.stolen_pages for record in records) == 0
     told = [t.unit for r in after for t in r.teardowns if t.unit.startswith("session-")]
-    assert len(told) == len(set(told)) == LOGINS  # each session once
-    teardowns = [t for r in after for t in r.teardowns if t.unit.startswith("session-")]
+    assert len(told) == len(set(told))  # each session once
+    assert len({*told, *(t.unit for r in before for t in r.teardowns)}) == LOGINS
+    teardowns = [t for r in (*before, *after) for t in r.teardowns if t.unit.startswith("session-")]
     assert {t.service for t in teardowns} == {"sshd"}
     assert {t.uid for t in teardowns} == {1000}
 
@@ -191,11 +194,11 @@ def test_terminate_session(host: Host, tell: Tell) -> None:
     number = re.fullmatch(r"session-(\w+)\.scope", _unit(session))
     assert number is not None
     host.machine.run(f"loginctl terminate-session {number[1]}")
-    ended = lambda: [r for r in host.records_of(_unit(session)) if r.way is Way.AFTER]  # noqa: E731  # one line
-    [record] = wait_until(ended, timeout_sec=30, what="the record of the terminated session")
-    assert record.dying_after <= 1
-    freed = sum(each.freed_bytes for each in host.records_of(_unit(session)))
-    assert freed >= READ_BYTES * 9 // 10
+    wait_until(
+        lambda: sum(each.freed_bytes for each in host.records_of(_unit(session))) >= READ_BYTES * 9 // 10,
+        timeout_sec=30,
+        what="what the terminated session read is released",
+    )
     ways = [f"{each.way}: {each.freed_bytes >> 10} KiB" for each in host.records_of(_unit(session))]
     tell(f"freed {', '.join(ways)}")
     session.close()
@@ -211,7 +214,7 @@ def test_a_lingering_users_sessions(host: Host) -> None:
         slice_path = "/user.slice/user-1002.slice"
         wait_until(lambda: host.machine.dying(slice_path) <= 1, timeout_sec=60, what="carol's are released")
         assert not host.slice_is_gone(1002)
-        assert {record.target for record in host.records() if record.freed_bytes} >= {slice_path}
+        assert any(record.target.startswith(slice_path) for record in host.records() if record.freed_bytes)
     finally:
         host.machine.run("loginctl disable-linger carol")
 
