@@ -201,16 +201,6 @@ def for_sweep(decision: Reclaim, share_percent: float) -> Reclaim:
     return replace(decision, window_usec=max(10_000, min(decision.window_usec, int(share_percent * 10_000))))
 
 
-def pause_usec(cpu_usec: int, share_percent: float) -> int:
-    """How long to rest after so much CPU time, that no second of many such is over a share of one CPU."""
-    if cpu_usec <= 0:
-        return 0
-    share_usec = share_percent * 10_000  # of a second
-    if cpu_usec < share_usec:  # a whole number in each second: part of one more would be too much
-        return -(-1_000_000 // int(share_usec // cpu_usec)) - cpu_usec
-    return int(cpu_usec * 1_000_000 / share_usec) - cpu_usec
-
-
 def ramp_percent(cap_percent: float, since_start_usec: int, grace_usec: int) -> float:
     """The share during a first big sweep: a tenth of the cap, growing to all of it over the grace time."""
     if since_start_usec >= grace_usec:

@@ -16,6 +16,7 @@ from .kernel.cgroupfs import KernelError
 from .kernel.idle import thread_cpu_usec
 from .kernel.pressure import some_percent
 from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Wait, Way
+from .pace import Pace
 from .policy import Patience
 from .reclaimer import Job, Reclaimer, now_usec
 
@@ -70,6 +71,7 @@ class Sweep:
         self._stopping = False
         self._ramp_since_usec: int | None = None
         self._pass_due = True
+        self._pace = Pace()
         self._broke = ""  # the last reason why a pass broke off, so that it is told once
         self.paused = ""  # the reason, empty while it goes on
         self.dying = 0  # as the last pass counted them
@@ -287,7 +289,7 @@ class Sweep:
 
     async def _rest(self, cpu_usec: int) -> None:
         """Sleep off the CPU time used, then give way to teardowns."""
-        await asyncio.sleep(policy.pause_usec(cpu_usec, self._share_percent()) / 1e6)
+        await asyncio.sleep(self._pace.rest_usec(cpu_usec, self._share_percent(), now_usec()) / 1e6)
         await self._free.wait()
 
     async def _room(self) -> None:

@@ -15,6 +15,8 @@ Hard facts (timer_create(2), signal(7), PEP 475; kernel/time/posix-timers.c):
 - A thread inherits its creator's signal mask; a blocked signal stays pending and interrupts nothing.
 - The timer may expire before the write has begun. So it goes on until it is deleted, but not so
   fast that the thread would do nothing else than take its signals.
+- A timer of the thread's CPU time would be no help: since 5.12 its signal is sent on the way back to
+  user mode (CONFIG_POSIX_CPU_TIMERS_TASK_WORK), which is where the write would be over anyhow.
 - A timer takes one of RLIMIT_SIGPENDING; none left is EAGAIN at timer_create.
 - Nothing here makes a ctypes callback, which MemoryDenyWriteExecute= could refuse. timer_* is part
   of systemd's @system-service, through @timer.

@@ -264,21 +264,6 @@ def test_next_try(outcome: Outcome, decision: Decision, in_usec: int) -> None:
     assert after.next_usec == 1_000 + in_usec * 1_000_000
 
 
-def test_rest_keeps_the_share() -> None:
-    assert policy.pause_usec(10_000, 2.0) == 490_000
-    assert policy.pause_usec(10_000, 100.0) == 0
-    assert policy.pause_usec(0, 2.0) == 0
-    assert policy.pause_usec(40_000, 2.0) == 1_960_000
-
-
-@pytest.mark.parametrize("cpu_usec", [300, 1_000, 3_000, 6_100, 9_900, 10_001, 15_000, 20_000])
-def test_no_second_is_over_the_share(cpu_usec: int) -> None:
-    """Whenever a second begins: a fourth burst of 6 ms must not fit in where three do."""
-    period_usec = cpu_usec + policy.pause_usec(cpu_usec, 2.0)
-    bursts = -(-1_000_000 // period_usec)  # begun in a second that begins with one
-    assert bursts * cpu_usec <= max(20_000, cpu_usec)
-
-
 def test_a_window_of_a_sweep_fits_its_share_of_a_second() -> None:
     plan = Reclaim(max_bytes=1, keep_mapped=False, window_usec=250_000, write_usec=4_000, reason="")
     assert policy.for_sweep(plan, 2.0).window_usec == 20_000

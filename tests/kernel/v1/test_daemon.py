@@ -1,0 +1,173 @@
+"""The daemon as a process on cgroup v1, confined to a cgroup of ours: what it may, costs and tells there."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from logindguard.kernel.cgroupfs import Hierarchy, detect
+from logindguard.kernel.v1_stat import read_stat
+from tests.conftest import Tell
+from tests.lab.leak import PAGE_BYTES, dying, leaked
+from tests.lab.neighbour import neighbour
+from tests.native.conftest import launcher, root, short_dir
+from tests.native.launcher import Launcher
+
+__all__ = ["launcher", "root", "short_dir"]  # fixtures
+
+MIB = 1 << 20
+MANY = 100_000
+# Others' cgroups on this machine come and go meanwhile, and v1 counts all of them together.
+OTHERS = 50
+NO_BUS = ("--bus-address", "unix:path=/nonexistent/bus", "--json")
+
+
+@pytest.fixture
+def directory(root: str) -> Path:
+    hierarchy = detect()
+    assert hierarchy is not None
+    return hierarchy.mount / root.strip("/")
+
+
+@pytest.fixture
+def work_dir() -> Iterator[Path]:
+    path = Path("/var/tmp/lgtest-daemon")
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def settled(cgroup: Path) -> int:
+    """Dying memcgs of the machine, once those of other tests have gone."""
+    deadline = time.monotonic() + 30
+    count = dying(cgroup)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        last, count = count, dying(cgroup)
+        if abs(count - last) <= 2:
+            break
+    return count
+
+
+def cache_bytes(cgroup: Path) -> int:
+    """Of the whole subtree, in which nobody lives: of the dying."""
+    with Hierarchy(1, cgroup).open("/") as opened:
+        return read_stat(opened).total.cache
+
+
+class Meter:
+    """CPU time of a process while a block runs: the most in any second of it, by thread and in all."""
+
+    def __init__(self, pid: int) -> None:
+        self._tasks = Path(f"/proc/{pid}/task")
+        self._main = str(pid)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.workers_usec = 0  # all threads but the event loop's
+        self.process_usec = 0
+        self.total_usec = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _read(self) -> tuple[int, int]:
+        """What its threads used since they began: the event loop's, all others'; microseconds."""
+        used = {
+            task.name: int((task / "schedstat").read_text().split()[0]) // 1000
+            for task in self._tasks.iterdir()
+        }
+        return used.pop(self._main), sum(used.values())
+
+    def _run(self) -> None:
+        second: deque[tuple[float, int, int]] = deque()
+        first: int | None = None
+        while not self._over.wait(0.02):
+            loop_usec, workers_usec = self._read()
+            now = time.monotonic()
+            second.append((now, loop_usec, workers_usec))
+            while now - second[0][0] > 1:
+                second.popleft()
+            self.workers_usec = max(self.workers_usec, workers_usec - second[0][2])
+            self.process_usec = max(self.process_usec, loop_usec + workers_usec - sum(second[0][1:]))
+            first = loop_usec + workers_usec if first is None else first
+            self.total_usec = loop_usec + workers_usec - first
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand_within_the_default_share(
+    launcher: Launcher, directory: Path, work_dir: Path, tell: Tell
+) -> None:
+    parent = directory / "p"
+    before = settled(directory)
+    launcher.config.write_text(launcher.config.read_text() + "reclaim: {shared: yes}\nsweep: {grace: 0}\n")
+    with leaked(
+        root=directory, parent=parent, work_dir=work_dir / "leak", count=MANY, bytes_each=PAGE_BYTES
+    ) as made:
+        assert made.dying_after > MANY // 2  # where DAMON reclaims by itself, some are gone already
+        started = time.monotonic()
+        run = launcher.start(*NO_BUS)
+        run.wait_told("READY=1")
+        assert run.wait_entry(LOGINDGUARD_MODE="shared")
+        time.sleep(1)  # what starting costs is not the sweep's
+        with Meter(run.process.pid) as meter:
+            while held := cache_bytes(parent):
+                assert time.monotonic() - started < 120, f"{held} bytes are held still"
+                time.sleep(0.2)
+            took_sec = time.monotonic() - started
+            while (left := dying(parent)) > before + OTHERS:
+                assert time.monotonic() - started < 150, f"{left} are left, {before} were there before"
+                time.sleep(0.2)
+            run.wait_entry(LOGINDGUARD_OUTCOME="released")
+        records = [entry for entry in run.entries if "LOGINDGUARD_FREED_BYTES" in entry]
+        assert run.end()[0] == 0
+    freed_bytes = sum(int(entry["LOGINDGUARD_FREED_BYTES"]) for entry in records)
+    longest_usec = max(int(entry["LOGINDGUARD_LONGEST_WRITE_USEC"]) for entry in records)
+    writes = sum(int(entry["LOGINDGUARD_WRITES"]) for entry in records)
+    tell(
+        f"dying memcgs of the machine {before} -> {made.dying_after} -> {left} in {took_sec:.1f} s:"
+        f" {freed_bytes >> 20} MiB in {writes} slices, {len(records)} records, the longest"
+        f" slice {longest_usec / 1000:.1f} ms; CPU {meter.total_usec / 1000:.0f} ms, in any second at most"
+        f" {meter.workers_usec / 1000:.1f} ms of the workers and {meter.process_usec / 1000:.1f} ms of all"
+    )
+    assert freed_bytes >= MANY * PAGE_BYTES // 2
+    assert meter.workers_usec <= 20_000
+
+
+def test_by_default_nothing_is_reclaimed_and_all_are_counted(
+    launcher: Launcher, directory: Path, work_dir: Path
+) -> None:
+    parent = directory / "p"
+    parent.mkdir()
+    live = parent / "n"
+    live.mkdir()
+    launcher.config.write_text(
+        launcher.config.read_text() + "sweep: {interval: 10s, grace: 0}\nlog_level: debug\n"
+    )
+    with (
+        neighbour(work_dir=work_dir / "n", size=10 * MIB, cgroup=live),
+        leaked(
+            root=directory, parent=parent, work_dir=work_dir / "leak", count=300, bytes_each=16 * PAGE_BYTES
+        ),
+    ):
+        time.sleep(2.5)  # memory.stat is flushed every two seconds
+        run = launcher.start(*NO_BUS)
+        run.wait_said("reclaim.shared is off")
+        [said] = [line for line in run.said if "reclaim.shared is off" in line][:1]
+        counted = int(said.split(": ")[-2].split()[0])
+        assert abs(counted - dying(parent)) <= OTHERS
+        assert run.end()[0] == 0
+        assert not any(int(entry.get("LOGINDGUARD_WRITES", 0)) for entry in run.entries)
+    live.rmdir()
+    parent.rmdir()
