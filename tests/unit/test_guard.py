@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from logindguard import guard as guard_module
-from logindguard.config import Config, SweepSettings, TeardownSettings
+from logindguard.config import SEC, Config, SweepSettings, TeardownSettings
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
 from logindguard.model import Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
@@ -461,6 +461,37 @@ async def test_a_long_job_lets_others_retry(rig: Rig, monkeypatch: pytest.Monkey
         rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dirty_bytes=0)
         await until(lambda: ALICE in rig.backend.reclaimed())
     assert rig.backend.state["/system.slice"].dying == 1
+
+
+async def test_a_job_whose_time_was_over_goes_on_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.sweep.JOB_USEC", 50_000)
+    seldom = replace(CONFIG.sweep, interval_usec=3_600 * SEC, retry_first_usec=3_600 * SEC)
+    rig.reclaimer.config = replace(CONFIG, sweep=replace(seldom, retry_max_usec=3_600 * SEC))
+    rig.backend.hold(ALICE, 3, 30 * MIB)
+    rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.01
+    async with Sweeping(rig):
+        await until(lambda: rig.backend.state[ALICE].dying == 0)
+        await until(lambda: rig.told[-1].outcome is Outcome.RELEASED)
+    assert len(rig.told) > 1
+    assert sum(record.freed_bytes for record in rig.told) == 30 * MIB
+
+
+async def test_why_a_pass_broke_off_is_told_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = [0]
+
+    def refuse() -> int:
+        calls[0] += 1
+        raise KernelRefused("/", "cgroup.stat", OSError(5, "I/O"))
+
+    monkeypatch.setattr(rig.backend, "total_dying", refuse)
+    rig.reclaimer.config = replace(CONFIG, sweep=replace(CONFIG.sweep, interval_usec=10_000))
+    async with Sweeping(rig):
+        await until(lambda: calls[0] >= 4)
+    assert [each.message for each in caplog.records if "broke off" in each.message] == [
+        "The sweep broke off: /: cgroup.stat: Input/output error."
+    ]
 
 
 async def test_a_shorter_interval_holds_at_once(rig: Rig) -> None:

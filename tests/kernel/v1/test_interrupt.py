@@ -7,6 +7,8 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -123,6 +125,28 @@ def test_no_room_for_a_timer(interrupter: Interrupter, worker: ThreadPoolExecuto
         assert caught.value.errno == errno.EAGAIN
     finally:
         resource.setrlimit(resource.RLIMIT_SIGPENDING, (soft, hard))
+
+
+def test_memory_that_is_never_written_and_executed() -> None:
+    """As MemoryDenyWriteExecute= has it, from the start of the process on (PR_SET_MDWE, 6.3)."""
+    inside = (
+        "import os, threading; from logindguard.kernel.interrupt import Interrupter;"
+        " reading, writing = os.pipe(); os.set_blocking(writing, False); os.write(writing, bytes(1 << 16));"
+        " os.set_blocking(writing, True); assert not Interrupter().write(writing, b'0', 10_000)"
+    )
+    outside = (
+        "import ctypes, os, sys; assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0;"
+        f" os.execv(sys.executable, [sys.executable, '-c', {inside!r}])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", outside],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_signal_that_somebody_else_handles() -> None:
