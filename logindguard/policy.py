@@ -75,11 +75,12 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
     ):
         return Wait(reason="what is left is mapped by live processes", keeps_mapped=True)
     takeable_bytes = clean_bytes + (0 if keep_mapped else residue.mapped_bytes)
-    if takeable_bytes == 0:
-        pending = residue.dirty_bytes + residue.writeback_bytes
-        return Wait(
-            reason="what is left waits for writeback" if pending else "what is left holds no page cache"
-        )
+    pending_bytes = residue.dirty_bytes + residue.writeback_bytes
+    if takeable_bytes == 0 and pending_bytes == 0:
+        return Wait(reason="what is left holds no page cache")
+    # No amount can be asked of force_empty: it would try all of it, and wait for the disk.
+    if takeable_bytes == 0 or (pending_bytes > takeable_bytes and not reading.shields):
+        return Wait(reason="what is left waits for writeback")
     return Reclaim(
         max_bytes=takeable_bytes,  # and no more: the kernel looks long and hard for what is not there
         keep_mapped=keep_mapped,

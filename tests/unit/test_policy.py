@@ -127,6 +127,7 @@ def unshielded(of: Residue | None = None, **more: object) -> Reading:
         (unshielded(available_bytes=60 * MIB), Wait, "too little free memory"),
         (unshielded(residue(mapped_bytes=9 * MIB)), Wait, "much of it is mapped"),
         (unshielded(residue(dirty_bytes=40 * MIB)), Wait, "waits for writeback"),
+        (unshielded(residue(dirty_bytes=15 * MIB, writeback_bytes=6 * MIB)), Wait, "waits for writeback"),
         (unshielded(predicted_write_usec=50_000, permanent=False), Skip, "predicted to take 50000 us"),
     ],
 )
@@ -145,6 +146,7 @@ def test_what_is_left_alone_where_nothing_is_shielded(case: Reading, kind: type,
         (unshielded(live_bytes=40 * MIB), 1.0),
         (unshielded(residue(file_bytes=4096), live_bytes=0), 0.1),
         (unshielded(residue(mapped_bytes=8 * MIB)), 0.1),
+        (unshielded(residue(dirty_bytes=19 * MIB)), 0.1),
         (unshielded(predicted_write_usec=50_000), 0.1),
     ],
 )
