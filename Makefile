@@ -7,7 +7,7 @@ LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
 
 # What the program runs on, then what tests it, then the machine that it is tested in, then the package.
 PACKAGES = \
-	python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
+	klibc-utils python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
 	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-venv util-linux util-linux-extra procps \
 	bash zsh less tmux \
 	mmdebstrap debian-archive-keyring ca-certificates gpg gpgv mount e2fsprogs \

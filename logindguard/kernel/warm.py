@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HOOK_PROGRAMS = (
-    "bin/sh",
+    "lib/klibc-*.so",
+    "usr/lib/klibc/bin/sh",
     "usr/bin/busctl",
     "usr/bin/timeout",
     "usr/libexec/logindguard-hook",

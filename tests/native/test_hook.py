@@ -37,6 +37,7 @@ class Session:
         self.address = bus_address
         self.scripts = scripts
         directory.mkdir()
+        self.hook()  # before there are threads: what a fork holds open for writing cannot be run
 
     def leader(self, script: str, *, uid: int = 0, **environment: str) -> subprocess.Popen[str]:
         """A process of the cgroup whose parent is not in it, as sshd's is not."""
@@ -50,12 +51,24 @@ class Session:
         return subprocess.Popen(
             ["/bin/sh", "-c", f"{script}\nexit $?"],
             preexec_fn=enter,  # no other thread holds a lock that it needs
-            env={"DBUS_SYSTEM_BUS_ADDRESS": self.address, "HOOK": str(HOOK), **environment},
+            env={"HOOK": str(self.hook()), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def hook(self, kind: str = "hook", **changes: str) -> Path:
+        """The hook with our bus for the system's, and what else is changed; all of that must be there."""
+        text = HOOK.read_text()
+        for old, new in {"--system": f"--address={self.address}", **changes}.items():
+            assert old in text
+            text = text.replace(old, new)
+        hook = self.scripts / f"{kind}-{self.directory.name}"
+        if not hook.exists() or hook.read_text() != text:
+            hook.write_text(text)
+            hook.chmod(0o755)
+        return hook
 
     def close(self) -> float:
         """As PAM does; how long it took. It must say nothing and not fail."""
@@ -66,13 +79,8 @@ class Session:
 
     def ask(self, argument: str = "", *, before: str = "", after: str = "", uid: int = 0) -> str:
         """What the daemon answers to a hook that lets us see it, and has time."""
-        text = HOOK.read_text()
-        for quiet in (" >/dev/null 2>&1", "exec 2>/dev/null", " --quiet"):
-            assert quiet in text
-            text = text.replace(quiet, "")
-        loud = self.scripts / "loud-hook"
-        loud.write_text(text.replace("KILL 0.2", "KILL 5"))
-        loud.chmod(0o755)
+        quiet = dict.fromkeys((" >/dev/null 2>&1", "exec 2>/dev/null", " --quiet"), "")
+        loud = self.hook("loud", **quiet, **{"KILL 0.2": "KILL 5"})
         script = f'{before}\nPAM_TYPE=close_session "{loud}" {argument}\n{after}'
         _, said = ended(self.leader(script, uid=uid))
         return said.strip()
@@ -139,6 +147,20 @@ def test_the_daemon_answers_for_what_is_ending(session: Session, guard: Run) -> 
 
 def test_it_waits_for_a_child_of_the_leader_that_exits(session: Session, guard: Run) -> None:
     assert session.ask(before="sleep 0.08 &").startswith('s "')
+
+
+def test_what_a_user_sets_does_not_reach_what_root_runs(
+    session: Session, guard: Run, short_dir: Path
+) -> None:
+    """pam_env may read ~/.pam_environment and a crontab may set anything: LD_PRELOAD would be root's code."""
+    heeded, hook = short_dir / "heeded", short_dir / "by-the-hook"
+    answer = session.ask(
+        before=f"LD_DEBUG=files LD_DEBUG_OUTPUT={heeded} /bin/true\n"
+        f"export LD_DEBUG=files LD_DEBUG_OUTPUT={hook} IFS=e A='x\nexport B=1' C=\\' 2>/dev/null"
+    )
+    assert answer.startswith('s "')
+    assert len(list(short_dir.glob("heeded.*"))) == 1  # glibc does heed it
+    assert list(short_dir.glob("by-the-hook.*")) == []
 
 
 def test_a_session_that_somebody_stays_in_is_live(session: Session, guard: Run) -> None:
@@ -252,8 +274,8 @@ def test_it_leaves_before_any_contact_with_the_bus(open_session: Open, short_dir
         ):
             assert ended(leader) == (0, "")
         outside = subprocess.run(
-            [HOOK],
-            env={"PAM_TYPE": "close_session", "DBUS_SYSTEM_BUS_ADDRESS": ear.address},
+            [session.hook()],
+            env={"PAM_TYPE": "close_session"},
             check=False,
             timeout=30,
         )

@@ -45,6 +45,7 @@ PACKAGES = (
     "cron",
     "polkitd",
     "libglib2.0-bin",  # gdbus
+    "klibc-utils",  # the shell of the hook
     "udev",
     "python3",
     "python3-dbus-next",
