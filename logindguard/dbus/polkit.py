@@ -62,6 +62,7 @@ class Polkit:
         self._ids = itertools.count(1)
         self._pending: Counter[int] = Counter()  # by uid
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._warned = False
 
     async def require(self, caller: Caller, action: Action) -> None:
         """Returns when the caller may; CallError with a sentence that says why not."""
@@ -115,14 +116,20 @@ class Polkit:
             raise
         except BusError as error:
             self._cancel(cancellation_id)
-            log.warning("polkit did not answer for %s: %s.", action, error)
+            self._warn(f"polkit did not answer for {action}: {error}.")
             raise CallError(
                 Error.ACCESS_DENIED, f"polkit cannot be asked for {action}: only root may now."
             ) from error
         except (TypeError, ValueError) as error:
-            log.warning("polkit answered in a form that is not understood.")
+            self._warn("polkit answered in a form that is not understood.")
             raise CallError(Error.ACCESS_DENIED, f"polkit cannot be asked for {action}.") from error
+        self._warned = False
         return authorized is True, challenge is True
+
+    def _warn(self, sentence: str) -> None:
+        """Once until it answers: anybody can ask often, and journald drops lines of who logs too much."""
+        log.log(logging.DEBUG if self._warned else logging.WARNING, "%s", sentence)
+        self._warned = True
 
     def _cancel(self, cancellation_id: str) -> None:
         """In the background: whoever asked does not wait for it, and it may fail."""

@@ -94,6 +94,20 @@ async def test_without_polkit_nobody_else_may(polkit: Polkit) -> None:
     assert await refused(polkit) is Error.ACCESS_DENIED
 
 
+async def test_users_cannot_fill_the_journal_where_it_is_absent(
+    polkit: Polkit, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        assert not await polkit.allows(ALICE, Action.READ_DETAILS)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    authority = await FakePolkit.connect(daemon.address)
+    await polkit.require(ALICE, Action.SWEEP)
+    authority.close()
+    await until(lambda: not polkit._cancelling)
+    assert not await polkit.allows(ALICE, Action.READ_DETAILS)
+    assert len(caplog.records) == 2
+
+
 async def test_one_that_hangs_is_a_no_and_is_told_to_forget_it(polkit: Polkit, authority: FakePolkit) -> None:
     authority.silent.add("CheckAuthorization")
     assert await refused(polkit) is Error.ACCESS_DENIED
