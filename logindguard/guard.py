@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from .ending import Endings
 from .kernel.cgroupfs import CgroupGone, KernelError
-from .model import Decision, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
+from .model import UNNAMED, Decision, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
 
 MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep
+# Users make cgroups by the thousand below their own managers: what is told of them must not fill our memory.
+MAX_NAMED = 250  # teardowns in one record
 SERVE_USEC = 2_000_000  # for one parent; what is left then is the sweep's, others wait too
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class Guard:
             job = Job(
                 way=Way.AFTER,
                 path=path,
-                teardowns=merged[path],
+                teardowns=merged[path][-MAX_NAMED:],
                 should_stop=lambda: self._stopping,
                 max_usec=SERVE_USEC,
             )
@@ -117,6 +119,8 @@ class Guard:
                 job = replace(job, path=live)  # what hung under it hangs there now
                 record, decision = await self._reclaimer.run(job)
             else:
+                if (unnamed := len(merged[path]) - MAX_NAMED) > 0:
+                    record = replace(record, context={**record.context, UNNAMED: str(unnamed)})
                 if not self._told_before(record):
                     self._tell(record)
                 self._leave(record, decision)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+UNNAMED = "teardowns_unnamed"  # in the context of a record: how many more there were than it names
+
 
 class Mode(StrEnum):
     """How much the guard may do on this machine; always shown with its reason."""

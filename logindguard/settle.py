@@ -23,14 +23,16 @@ class Settler:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(len(group.teardowns) for group in self._groups.values())
+        return self._count
 
     def add(self, teardown: Teardown, now_usec: int) -> None:
         group = self._groups.setdefault(teardown.parent, _Group(now_usec, now_usec))
         group.teardowns.append(teardown)
         group.last_usec = now_usec
+        self._count += 1
 
     def next_usec(self, settings: TeardownSettings) -> int | None:
         return min((group.due_usec(settings) for group in self._groups.values()), default=None)
@@ -38,4 +40,6 @@ class Settler:
     def due(self, settings: TeardownSettings, now_usec: int) -> list[tuple[str, tuple[Teardown, ...]]]:
         """Take out the settled groups: parent path and what was torn down there."""
         ready = [path for path, group in self._groups.items() if group.due_usec(settings) <= now_usec]
-        return [(path, tuple(self._groups.pop(path).teardowns)) for path in ready]
+        groups = [(path, tuple(self._groups.pop(path).teardowns)) for path in ready]
+        self._count -= sum(len(teardowns) for _, teardowns in groups)
+        return groups

@@ -72,13 +72,13 @@ def subjects(record: ReclaimRecord, names: Mapping[int, str]) -> dict[str, list[
 
     USER_ID is the user's name, as logind itself logs it, or the uid where `names` has none.
     """
-    found: dict[str, list[str]] = {"UNIT": [], "SESSION_ID": [], "USER_ID": []}
+    found: dict[str, dict[str, None]] = {"UNIT": {}, "SESSION_ID": {}, "USER_ID": {}}
     for teardown in record.teardowns:
         user = None if teardown.uid is None else names.get(teardown.uid, str(teardown.uid))
         for name, value in (("UNIT", teardown.unit), ("SESSION_ID", teardown.session_id), ("USER_ID", user)):
-            if value is not None and value not in found[name]:
-                found[name].append(value)
-    return found
+            if value is not None:
+                found[name][value] = None
+    return {name: list(values) for name, values in found.items()}
 
 
 def to_fields(record: ReclaimRecord, names: Mapping[int, str] | None = None) -> dict[str, str | int]:

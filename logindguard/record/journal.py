@@ -21,6 +21,9 @@ from .users import Users
 
 __all__ = ["BadEntry", "Journal", "Kind", "from_fields", "sentence", "setup_logging", "to_fields"]
 
+# sd_journal_sendv(3) takes two of the kernel's 1,024 iovecs for a field, and fails beyond: 512 fields in all.
+MAX_REPEATED = 140  # values of each of the three fields that may repeat; LOGINDGUARD_TEARDOWNS has them all
+
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7  # syslog(3)
 
 log = logging.getLogger(__name__)
@@ -57,7 +60,11 @@ class Journal:
         names = self._users.names()
         entry = list(to_fields(record, names).items())
         # A field may repeat, so that a match on any session or unit of the group finds it.
-        entry += [(name, value) for name, all_of in subjects(record, names).items() for value in all_of[1:]]
+        entry += [
+            (name, value)
+            for name, all_of in subjects(record, names).items()
+            for value in all_of[1:MAX_REPEATED]
+        ]
         self._send(kind_of(record), priority_of(record), sentence(record, names), *entry)
         if log.isEnabledFor(logging.DEBUG):
             for teardown in record.teardowns:

@@ -14,8 +14,9 @@ from logindguard import guard as guard_module
 from logindguard.config import SEC, Config, SweepSettings, TeardownSettings
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
-from logindguard.model import Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
+from logindguard.model import UNNAMED, Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 from logindguard.reclaimer import Reclaimer, now_usec
+from logindguard.record.sentence import sentence
 from logindguard.sweep import Sweep
 from tests.unit.fake_backend import MIB, FakeBackend
 
@@ -259,6 +260,19 @@ async def test_what_is_too_much_is_shed(rig: Rig, monkeypatch: pytest.MonkeyPatc
     [record] = await rig.until(1)
     assert len(record.teardowns) == 5
     assert (rig.guard.teardowns_total, rig.guard.shed_total) == (8, 3)
+
+
+async def test_a_record_names_no_more_than_fits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user makes and removes thousands of cgroups a second below its own manager."""
+    monkeypatch.setattr(guard_module, "MAX_NAMED", 5)
+    rig.backend.hold(ALICE, 3, MIB)
+    for number in range(8):
+        rig.guard.heard(teardown(f"session-{number}.scope"))
+    [record] = await rig.until(1)
+    assert [each.unit for each in record.teardowns] == [f"session-{number}.scope" for number in range(3, 8)]
+    assert record.context == {UNNAMED: "3"}
+    assert "of 8 ended sessions" in sentence(record)
+    assert (rig.guard.teardowns_total, rig.guard.shed_total) == (8, 0)
 
 
 async def test_the_loop_is_never_blocked_by_the_kernel(rig: Rig) -> None:

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from logindguard.guard import MAX_NAMED
 from logindguard.model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 from logindguard.record import log
 from logindguard.record.journal import (
+    MAX_REPEATED,
     BadEntry,
     Journal,
     Kind,
@@ -511,3 +513,19 @@ def test_journalctl_takes_the_catalog(tmp_path: Path) -> None:
     assert (update.returncode, update.stderr) == (0, "")
     database = tmp_path / "var/lib/systemd/catalog/database"
     assert database.stat().st_size > 500
+
+
+@pytest.mark.native
+def test_the_largest_record_is_not_dropped() -> None:
+    teardowns = tuple(ended(number, uid=number) for number in range(MAX_NAMED))
+    program = f"""
+from dataclasses import replace
+from logindguard.record.journal import Journal
+from tests.unit.test_journal import RECORD, ended
+teardowns = tuple(ended(number, uid=number) for number in range({MAX_NAMED}))
+Journal().record(replace(RECORD, teardowns=teardowns))
+"""
+    [entry] = told_to_journald(program)
+    assert from_fields(entry).teardowns == teardowns
+    assert isinstance(entry["UNIT"], list)
+    assert len(entry["UNIT"]) == MAX_REPEATED
