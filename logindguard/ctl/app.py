@@ -81,5 +81,5 @@ def _run(argv: Sequence[str], world: World, out: Output) -> Exit:
 def _flush_quietly(out: Output) -> None:
     try:
         out.flush()
-    except OSError:
+    except (OSError, Failure):
         return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..dbus.names import BUS_NAME, MANAGER, PATH, Error
+from .agent import password_agent
 from .exits import Exit, Failure
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ _SENTENCES: dict[str, str] = {
 class ServiceAbsent(Failure):
     """Nobody owns the name, there is no bus, or python3-dbus-next is not installed."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}.", Exit.UNAVAILABLE)
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(f"{reason}{hint}.", Exit.UNAVAILABLE)
         self.reason = reason
 
 
@@ -108,7 +109,7 @@ class Service:
             raise failure_of(error) from error
         if not owner:
             bus.close()
-            raise ServiceAbsent("The service does not run ('systemctl start logindguard' starts it)")
+            raise ServiceAbsent("The service does not run", ": 'systemctl start logindguard' starts it")
         return cls(bus, owner, interactive=interactive)
 
     def close(self) -> None:
@@ -119,7 +120,6 @@ class Service:
     ) -> list[Any]:
         from ..signals.bus import BusError
 
-        asks = asks and self._interactive and os.geteuid() != 0
         try:
             return await self.bus.call(
                 self._owner,
@@ -140,7 +140,10 @@ class Service:
 
     async def act(self, member: str, signature: str = "", *body: Any) -> list[Any]:
         """A call of our interface that may have to ask the user for a password."""
-        return await self._call(MANAGER, member, signature, body, asks=True)
+        if not self._interactive or os.geteuid() == 0:
+            return await self.call(member, signature, *body)
+        async with password_agent():
+            return await self._call(MANAGER, member, signature, body, asks=True)
 
     async def properties(self) -> Record:
         """All properties, their names in snake_case: "dying_count", "last_sweep_usec"."""

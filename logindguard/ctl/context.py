@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pwd
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TextIO
+from typing import Literal, TextIO
 
 from .client import Service, ServiceAbsent
 from .output import Output
@@ -21,6 +22,15 @@ def _clock() -> int:
     return time.time_ns() // 1000
 
 
+def _stream(stream: TextIO | None, mode: Literal["r", "w"]) -> TextIO:
+    """Python has None for a descriptor that was closed, and fails where a locale lacks a character."""
+    if stream is None:
+        return open(os.devnull, mode, encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    return stream
+
+
 @dataclass(slots=True, kw_only=True)
 class World:
     """All that comes from outside: given by the tests, the process's own otherwise.
@@ -28,9 +38,9 @@ class World:
     `now_usec` holds the clock still; None lets it run.
     """
 
-    stdin: TextIO = field(default_factory=lambda: sys.stdin)
-    stdout: TextIO = field(default_factory=lambda: sys.stdout)
-    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    stdin: TextIO = field(default_factory=lambda: _stream(sys.stdin, "r"))
+    stdout: TextIO = field(default_factory=lambda: _stream(sys.stdout, "w"))
+    stderr: TextIO = field(default_factory=lambda: _stream(sys.stderr, "w"))
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     roots: Roots = field(default_factory=Roots)
     bus_address: str | None = None

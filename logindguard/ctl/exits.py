@@ -15,6 +15,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 69
     INTERNAL = 70
     KERNEL = 71
+    OUTPUT = 74
     TEMPORARY = 75
     PROTOCOL = 76
     DENIED = 77
@@ -30,6 +31,7 @@ MEANING: dict[Exit, str] = {
     Exit.UNAVAILABLE: "the service does not run, or cannot do this on this host",
     Exit.INTERNAL: "an internal error",
     Exit.KERNEL: "the kernel refused, or memory.min could not be put back",
+    Exit.OUTPUT: "the output cannot be written",
     Exit.TEMPORARY: "not now: busy, paused, or no answer in time",
     Exit.PROTOCOL: "the service is of another version and has no such call",
     Exit.DENIED: "not permitted",

@@ -110,17 +110,23 @@ async def _cancel(context: Context, service: Service, number: int) -> None:
         context.out.note(f"Job {number} goes on: {failure}")
 
 
+def _sentence(number: int, job: Record) -> str:
+    """ "Job 7 is done: released 4M, dying memcgs 1000 -> 3; waits for writeback." """
+    state, reason = str(job.get("state", "")), printable(str(job.get("reason", "")))
+    words = []
+    if job.get("freed_bytes") or job.get("dying_after", 0) < job.get("dying_before", 0):
+        freed = size(job.get("freed_bytes", 0))
+        words.append(f"released {freed}, dying memcgs {dying_change(job)}")
+    if reason and reason != state:
+        words.append(reason)
+    ended = {"done": "is done", "canceled": "was canceled", "failed": "failed"}.get(state, f"is {state}")
+    return f"Job {number} {ended}{': ' if words else ''}{'; '.join(words)}."
+
+
 def _told(context: Context, number: int, job: Record) -> Exit:
     state = str(job.get("state", ""))
     if context.out.as_json:
         context.out.json(job)
     else:
-        reason = f": {printable(str(job['reason']))}" if job.get("reason") else ""
-        outcome = f" ({printable(str(job['outcome']))}{reason})" if job.get("outcome") else reason
-        freed = size(job.get("freed_bytes", 0))
-        context.out.result(
-            f"Job {number} is {state}: released {freed}, dying memcgs {dying_change(job)}{outcome}."
-            if state == "done"
-            else f"Job {number} is {state}{outcome}."
-        )
+        context.out.result(_sentence(number, job))
     return Exit.OK if state == "done" else Exit.NEGATIVE

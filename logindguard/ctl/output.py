@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from . import pager
+from .exits import Exit, Failure
 from .table import Column, Row, footer, table
 from .terminal import Colour, Terminal
 
@@ -105,7 +106,9 @@ class Output:
         try:
             self.stdout.write(text)
             self.stdout.flush()
-        except BrokenPipeError:
-            # Who read it has seen enough. What stays in the buffer would be complained about at exit.
+        except OSError as error:
+            # What stays in the buffer would be complained about at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
-            raise
+            if isinstance(error, BrokenPipeError):  # who read it has seen enough
+                raise
+            raise Failure(f"The output cannot be written: {error.strerror}.", Exit.OUTPUT) from error

@@ -27,8 +27,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         else:
             parser.add_argument(*option.flags, dest=option.name, choices=option.choices or None)
     parser.add_argument("words", nargs="*")
+    if any("\udc80" <= character <= "\udcff" for word in argv for character in word):
+        raise Failure("An argument is not valid text in this locale.", Exit.USAGE)
     options = parser.parse_intermixed_args(_joined(argv))
     words: list[str] = options.words
+    if "" in words:  # an unset variable of a script, which must not come to mean everything
+        raise Failure("An argument is empty.", Exit.USAGE)
     options.verb = words[0] if words else DEFAULT_VERB
     options.argument = ""
     if options.help or options.version:

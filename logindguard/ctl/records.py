@@ -67,6 +67,9 @@ def what(record: Record) -> str:
 
 
 def dying_change(record: Record) -> str:
+    """ "9 -> 3"; "" where the numbers are those of the whole machine, as on cgroup v1."""
+    if record.get("mode") == "shared":
+        return ""
     return f"{record.get('dying_before', 0)} -> {record.get('dying_after', 0)}"
 
 

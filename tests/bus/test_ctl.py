@@ -156,7 +156,7 @@ async def test_reclaims_by_name(rig: Rig, command: Command) -> None:
 async def test_pause_and_resume(rig: Rig, command: Command) -> None:
     assert (await command("pause", "--for=1h")).out == "Paused for 1h.\n"
     assert rig.pause.reason
-    assert "Service: paused: " in (await command("status", "-n0")).out
+    assert "Service: paused by root " in (await command("status", "-n0")).out
     ran = await command("sweep")
     assert ran.status == Exit.TEMPORARY
     assert ran.err.startswith("Nothing is reclaimed: ")

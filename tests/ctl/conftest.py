@@ -47,6 +47,7 @@ class Command:
         self.address = address
         self.roots = roots
         self.directory = directory  # in front of PATH
+        self.typing = False  # whether stdin is a terminal
         self.environment = {"PATH": f"{directory}:/usr/bin:/bin", "TERM": "xterm"}
 
     def __call__(self, *argv: str, columns: int | None = None, colour: bool = False) -> Ran:
@@ -55,7 +56,7 @@ class Command:
         if columns is not None:
             environment["COLUMNS"] = str(columns)
         world = World(
-            stdin=Sink(),
+            stdin=Sink(tty=self.typing),
             stdout=out,
             stderr=err,
             environment={**environment, "SYSTEMD_PAGERSECURE": "0"},

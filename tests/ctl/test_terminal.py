@@ -166,7 +166,7 @@ def test_sweep_shows_its_progress(tmux: Tmux, running: Running) -> None:
         }
     ]
     screen = tmux.wait(lambda screen: "status 0" in screen)
-    assert "Job 7 is done: released 4M, dying memcgs 1000 -> 3 (partial: dirty)." in screen
+    assert "Job 7 is done: released 4M, dying memcgs 1000 -> 3; dirty." in screen
     assert "━" not in screen
 
 
@@ -201,7 +201,7 @@ def test_monitor(tmux: Tmux, running: Running) -> None:
     running.do(running.service.signal, "JobFinished", "us", 7, "done")
     running.do(running.service.signal, "ModeChanged", "ss", "observe", "because")
     screen = tmux.wait(lambda screen: "status 0" in screen)
-    assert "9f3cbb00 after: user.slice released 4M, dying memcgs 2 -> 0" in screen
+    assert "9f3cbb00 after: user.slice released 4M (session), dying 2 -> 0" in screen
     assert "Job 7: done" in screen
     assert "Mode observe: because" in screen
 
@@ -215,6 +215,17 @@ def test_a_long_table_is_paged(tmux: Tmux, running: Running) -> None:
     tmux.press("q")
     tmux.enter("clear; $CTL list --no-pager | head -1; echo ${PIPESTATUS[0]}")
     tmux.wait(lambda screen: "CGROUP" in screen and "0" in screen.splitlines())
+
+
+def test_closed_streams_and_poor_locales() -> None:
+    command = f"{sys.executable} -m logindguard.ctl"
+    for script, status in (
+        (f"{command} --help <&- >&- 2>&-", 0),
+        (f"PYTHONIOENCODING=latin-1 {command} config --no-legend >/dev/null", 0),
+        (f"{command} --help >/dev/full", 74),
+    ):
+        ran = subprocess.run(["sh", "-c", script], cwd=CHECKOUT, check=False, timeout=DEADLINE_SEC)
+        assert ran.returncode == status, script
 
 
 def test_it_works_from_a_checkout_with_nothing_installed() -> None:

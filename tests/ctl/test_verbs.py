@@ -17,7 +17,7 @@ from logindguard.ctl.exits import MEANING, Exit
 from logindguard.ctl.roots import Roots
 
 from . import host
-from .conftest import Command
+from .conftest import Command, program
 from .fake_service import NOW_USEC, PLAN, PROPERTIES, RECORDS, RESIDUES, SEC, Running
 
 ERROR = "org.logindguard1.Error."
@@ -54,6 +54,8 @@ class TestWrongArguments:
             (["frobnicate"], "Unknown command 'frobnicate'."),
             (["hstory"], "Unknown command 'hstory', did you mean 'history'?"),
             (["list", "x"], "Too many arguments for 'list'."),
+            (["sweep", ""], "An argument is empty."),
+            (["show", "session-\udcff.scope"], "An argument is not valid text"),
             (["show"], "'show' needs an argument: ID|UNIT."),
             (["--frob"], "Unrecognized arguments: --frob."),
             (["--stat"], "Unrecognized arguments: --stat."),
@@ -86,7 +88,7 @@ class TestWithoutService:
         argument = {"show": ["abcd"], "reclaim": ["3"]}.get(verb, [])
         ran = command(verb, *argument)
         assert (ran.status, ran.out) == (Exit.UNAVAILABLE, "")
-        assert ran.err == "The service does not run ('systemctl start logindguard' starts it).\n"
+        assert ran.err == "The service does not run: 'systemctl start logindguard' starts it.\n"
 
     @pytest.mark.parametrize("verb", ["status", "list"])
     def test_the_kernel_is_read_and_it_is_said(self, command: Command, roots: Roots, verb: str) -> None:
@@ -128,6 +130,14 @@ class TestWithoutService:
         assert ran.out == "Put back 1 value of memory.min: 1 put back, 0 changed by others since, 0 gone.\n"
         assert tree.memory_min("/user.slice") == "0"
         assert command("restore").out == "Nothing was left to put back.\n"
+
+    def test_only_root_restores(
+        self, command: Command, roots: Roots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+        ran = command("restore", "--quiet")
+        assert (ran.status, ran.out) == (Exit.DENIED, "")
+        assert ran.err == "Without the running service only root can put memory.min back.\n"
 
     def test_a_name_that_is_given_up(self, command: Command, running: Running) -> None:
         running.disown()
@@ -233,7 +243,9 @@ class TestJson:
         running.service.properties["CgroupVersion"] = Variant("u", 1)
         assert all("dying" not in row for row in answer(command, "list"))
         assert answer(command, "top")["slices"][0] == {"slice": "/system.slice", "cache_bytes": 1283457024}
-        assert "system.slice - - 1.2G" in " ".join(command("list").out.split())
+        listed = " ".join(command("list").out.split())
+        assert "system.slice - - 1.2G" in listed
+        assert listed.endswith("1249 dying memcgs on this machine, which cgroup v1 does not count by cgroup.")
 
     def test_doctor(self, command: Command, running: Running, roots: Roots) -> None:
         host.debian(roots)
@@ -353,15 +365,34 @@ class TestActions:
         assert command("resume").status == 0
         assert running.service.flags[-1] == 0
 
+    def test_others_are_asked_on_their_terminal(
+        self, command: Command, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By polkit's agent, which is there before the call and gone after it; never for looking."""
+        program(
+            command.directory, "agent", 'echo "$@" >>"$0.said"; eval "exec ${1#--notify-fd=}>&-"; sleep 60'
+        )
+        monkeypatch.setattr("logindguard.ctl.agent.AGENT", command.directory / "agent")
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+        command.typing = True
+        assert command("list").status == 0
+        assert command("resume", "--no-ask-password").status == 0
+        assert not (command.directory / "agent.said").exists()
+        assert set(running.service.flags) == {0}
+        assert command("resume").status == 0
+        assert running.service.flags[-1] == 4  # ALLOW_INTERACTIVE_AUTHORIZATION
+        assert (command.directory / "agent.said").read_text().endswith(" --fallback\n")
+        monkeypatch.setattr("logindguard.ctl.agent.AGENT", command.directory / "none")
+        assert command("resume").status == 0
+
     @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
     def test_waiting(self, command: Command, running: Running, state: str) -> None:
         going = {**JOB, "state": "running", "dying_after": 400, "freed_bytes": 1024}
         running.service.job_states = [going, {**DONE, "state": state}]
         ran = command("sweep", "--wait")
         assert ran.status == (0 if state == "done" else 1)
-        freed = "released 4K, dying memcgs 1000 -> 3 "
-        told = f"is done: {freed}(partial: dirty)" if state == "done" else f"is {state} (partial: dirty)"
-        assert ran.out == f"Job 7 {told}.\n"
+        told = {"done": "is done", "failed": "failed", "canceled": "was canceled"}[state]
+        assert ran.out == f"Job 7 {told}: released 4K, dying memcgs 1000 -> 3; dirty.\n"
         running.service.job_states = [{**DONE, "state": state}]
         assert json.loads(command("sweep", "-w", "-j").out) == {"id": 7, **DONE, "state": state}
 

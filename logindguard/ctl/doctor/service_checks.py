@@ -42,7 +42,7 @@ def mode(readings: Readings) -> Finding | None:
             why = "What dying memcgs hold is reclaimed, and live cgroups are shielded."
             return Finding(check="mode", state=State.OK, finding=text, why=why)
         case "shared":
-            why = "What ends is released before its removal; after it only where reclaim.shared is on."
+            why = "Live cgroups beside dying ones may lose page cache where reclaim.shared is on."
             return Finding(check="mode", state=State.NOTE, finding=text, why=why)
     return Finding(
         check="mode",
@@ -59,7 +59,7 @@ def paused(readings: Readings) -> Finding | None:
     return Finding(
         check="paused",
         state=State.WARN,
-        finding=f"The guard is paused: {found.get('pause_reason', '')}.",
+        finding=f"The guard is {found.get('pause_reason') or 'paused'}.",
         why="What ended sessions leave behind stays for as long as that.",
         command="logindguardctl resume",
     )

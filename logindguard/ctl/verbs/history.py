@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from ...text import size
+from ...text import size, span
 from ..client import Record
 from ..context import Context
 from ..exits import Exit, Failure
@@ -100,7 +100,7 @@ def _row(record: Record, now_usec: int) -> Row:
         Cell(outcome, _COLOURS.get(outcome)),
         dying_change(record),
         size(freed_bytes) if freed_bytes else "",
-        f"{wall_usec / 1000:.1f}ms" if wall_usec else "",
+        span(wall_usec) if wall_usec else "",
     )
 
 

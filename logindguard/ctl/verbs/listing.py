@@ -30,27 +30,28 @@ MANY = 1000  # dying under one parent: worth a colour
 
 
 async def run(context: Context) -> Exit:
-    rows = [with_user(row) for row in most_dying_first(await residues(context))]
-    if context.out.as_json:
-        context.out.json(rows)
-    else:
-        context.out.table(
-            COLUMNS, [_row(row, context.now_usec) for row in rows], "cgroup", empty="Nothing is dying."
-        )
+    found, dying = await _read(context)
+    out = context.out
+    rows = [with_user(row) for row in most_dying_first(found)]
+    if out.as_json:
+        out.json(rows)
+        return Exit.OK
+    told = f"{counted(dying, 'dying memcg')} on this machine, which cgroup v1 does not count by cgroup."
+    empty = told if dying else "Nothing is dying."
+    out.table(COLUMNS, [_row(row, context.now_usec) for row in rows], "cgroup", empty=empty)
+    if out.legend and rows and "dying" not in rows[0]:
+        out.line(told)
     return Exit.OK
 
 
-async def residues(context: Context) -> list[Record]:
-    """Of the service, or of the kernel where it does not run."""
+async def _read(context: Context) -> tuple[list[Record], int]:
+    """Residues, and how many are dying in all: of the service, or of the kernel where it does not run."""
     service = await context.service_or_say()
     if service is None:
         host = local.host(context.world.roots)
-        rows = local.residues(host)
-        if not rows and (dying := local.total_dying(host)):
-            context.out.note(f"This kernel does not tell where {counted(dying, 'dying memcg')} hang.")
-        return rows
+        return local.residues(host), local.total_dying(host)
     with closing(service):
-        return await service.residues()
+        return await service.residues(), int(await service.property("DyingCount"))
 
 
 def _row(row: Record, now_usec: int) -> Row:

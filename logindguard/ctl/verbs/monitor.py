@@ -75,8 +75,9 @@ def _sentence(kind: str, event: Record) -> str:
         f"{event.get('way', '')}:",
         shown_path(event["slice"]) if "slice" in event else "",
         str(event.get("outcome", "")),
-        f"{size(event.get('freed_bytes', 0))},",
-        f"dying memcgs {dying_change(event)}",
+        size(event.get("freed_bytes", 0)),
         f"({event['unit_class']})" if "unit_class" in event else "",
     ]
-    return printable(" ".join(word for word in words if word))
+    fell = event.get("dying_after", 0) < event.get("dying_before", 0)
+    told = " ".join(word for word in words if word)
+    return printable(f"{told}, dying {dying_change(event)}" if fell else told)

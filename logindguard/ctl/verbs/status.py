@@ -115,7 +115,7 @@ def _lines(found: Record, out: Output, now_usec: int) -> list[str]:
 
 def _service(found: Record) -> str:
     if found.get("paused"):
-        return f"paused: {found.get('pause_reason', '')}"
+        return str(found.get("pause_reason") or "paused")
     if found.get("sweep_paused"):
         return f"active; the sweep waits: {found['sweep_paused']}"
     return "active"
