@@ -135,7 +135,8 @@ class V2Backend(Confined):
         cost = self._writer.cost
         walk_usec = 0 if self.features.partial_walks else cost.walk_usec(residue.dying)
         # Where processes live, they would have to end first: no removal comes in the midst of a write.
-        scrapes = self.features.mglru and not target.populated()
+        # The root, which has no cgroup.events, is never removed.
+        scrapes = self.features.mglru and target.path != "/" and not target.populated()
         return max(walk_usec, cost.scrape_usec(residue.file_bytes) if scrapes else 0)
 
     def read_ending(self, path: str) -> Reading:
