@@ -19,13 +19,14 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-native test-load lint demo demo-native demo-vm deb clean
+.PHONY: help setup need-root test test-native test-load lint test-systems demo demo-native demo-vm deb clean
 
 help:
 	@echo 'make demo         show the guard at work: the two that follow, one after the other'
 	@echo 'make demo-native  on this machine: 1,000 cgroups come and go beside a live neighbour'
 	@echo 'make demo-vm      in QEMU: logins on a Debian without and with the guard'
-	@echo 'make test         all tests, those in virtual machines too'
+	@echo 'make test         all tests, those in a virtual machine with Debian 12 too'
+	@echo 'make test-systems those in virtual machines, with Debian 13, cgroup v1 and a 7.x kernel as well'
 	@echo 'make test-native  only the tests that need no virtual machine'
 	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make lint         ruff and mypy over code and tests'
@@ -55,6 +56,11 @@ setup:
 test: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+test-systems: setup need-root
+	@mkdir -p build dist
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOGINDGUARD_SYSTEMS=all $(PYTHON) -m pytest -p no:cacheprovider \
+	  -m vm $(PYTEST_ARGS)
 
 test-native: setup need-root
 	@mkdir -p build dist

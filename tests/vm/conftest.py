@@ -1,10 +1,13 @@
 """Machines for tests: one boot per system and run, one at a time, the logs beside every failure.
 
 Tests that ask for `machine` run on every system of PRECISE; `@on(...)` names others.
+Which of these systems are booted is said by LOGINDGUARD_SYSTEMS (names, or "all"); Debian 12 alone
+where it is not set, as the others take longer than a run between two changes should.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from tests.lab import neighbour
 from tests.vm.host import FILES, Host
 from tests.vm.machine import Machine
 from tests.vm.package import deb
-from tests.vm.system import PRECISE, SYSTEMS, System
+from tests.vm.system import BOOKWORM, PRECISE, SYSTEMS, System
 
+CHOSEN = os.environ.get("LOGINDGUARD_SYSTEMS", BOOKWORM.name).split()
 # Includes building the image and booting it, for the test that comes first.
 TIMEOUT_SEC = 600
 
@@ -27,7 +31,7 @@ def on(*systems: System) -> pytest.MarkDecorator:
 
 
 @pytest.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]  # before -m deselects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -35,6 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_SEC))
     items.sort(key=_boot_order)
+    left_out = [item for item in items if (of := _system(item)) and not {of.name, "all"} & {*CHOSEN}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _system(item: pytest.Item) -> System | None:
+    parameters: dict[str, object] = item.callspec.params if hasattr(item, "callspec") else {}
+    system = parameters.get("system")
+    return system if isinstance(system, System) else None
 
 
 def _boot_order(item: pytest.Item) -> tuple[int, bool]:
@@ -42,9 +56,8 @@ def _boot_order(item: pytest.Item) -> tuple[int, bool]:
 
     First those that look at what was booted.
     """
-    parameters: dict[str, object] = item.callspec.params if hasattr(item, "callspec") else {}
-    system = parameters.get("system")
-    place = SYSTEMS.index(system) + 1 if isinstance(system, System) else 0
+    system = _system(item)
+    place = SYSTEMS.index(system) + 1 if system else 0
     return place, item.path.name != "test_systems.py"
 
 
