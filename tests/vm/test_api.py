@@ -182,7 +182,7 @@ def test_polkit_that_hangs_is_a_no_and_holds_nobody_up(machine: Machine) -> None
         answer(machine, "Pause t 0")  # root is not asked about
         answer(machine, "Resume")
         refused = busctl(machine, "Pause t 0", "alice")
-        assert "polkit cannot be asked" in refused.stderr
+        assert "Access denied" in refused.stderr
         assert time.monotonic() - begun < 60
     finally:
         machine.run("systemctl kill -s CONT polkit")
@@ -191,7 +191,7 @@ def test_polkit_that_hangs_is_a_no_and_holds_nobody_up(machine: Machine) -> None
 @pytest.mark.usefixtures("allowed")
 def test_without_polkit_only_root_may(machine: Machine) -> None:
     machine.run("systemctl mask --runtime polkit; systemctl stop polkit")
-    assert "polkit cannot be asked" in busctl(machine, "Pause t 0", "alice").stderr
+    assert "Access denied" in busctl(machine, "Pause t 0", "alice").stderr
     answer(machine, "Pause t 0")
     answer(machine, "Resume")
 
