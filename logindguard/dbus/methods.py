@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..model import JobInfo, JobKind, Mode
@@ -15,6 +18,7 @@ from .table import Later, Method
 from .values import Row, row, rows
 
 MAX_RECORDS = 1_000
+MAX_QUERIES_OF_USER = 4  # of the history, at once: they wait for each other, and others for them
 _RECORD_ID = re.compile(r"[0-9a-f]{1,32}")
 _PATH = re.compile(r"(?:/[^/\0]{1,255})+|/")
 
@@ -23,6 +27,7 @@ class Methods:
     def __init__(self, service: Service, polkit: Polkit) -> None:
         self._service = service
         self._polkit = polkit
+        self._queries: Counter[int] = Counter()  # by uid
 
     def table(self) -> list[Method]:
         job = "job:u plan:aa{sv}"
@@ -62,16 +67,30 @@ class Methods:
     async def list_reclaims(self, caller: Caller, since: int, until: int, limit: int) -> Later:
         only_uid = None if await self._polkit.allows(caller, Action.READ_DETAILS) else caller.uid
         most = min(limit or MAX_RECORDS, MAX_RECORDS)
-        found = await self._service.records(since, until, most, only_uid)
+        with self._query(caller):
+            found = await self._service.records(since, until, most, only_uid)
         return Later(lambda: [rows(found)])
 
     async def get_reclaim(self, caller: Caller, record_id: str) -> Later:
         if not _RECORD_ID.fullmatch(record_id):
             raise CallError(Error.NO_SUCH_RECLAIM, "That is not the id of a reclaim.")
-        record = await self._service.record(record_id)
+        with self._query(caller):
+            record = await self._service.record(record_id)
         if not privacy.is_own(record, caller.uid):
             await self._polkit.require(caller, Action.READ_DETAILS)
         return Later(lambda: [row(record)])
+
+    @contextmanager
+    def _query(self, caller: Caller) -> Iterator[None]:
+        if not caller.is_root and self._queries[caller.uid] >= MAX_QUERIES_OF_USER:
+            raise CallError(Error.LIMITS_EXCEEDED, "Too many queries of this user: try again later.")
+        self._queries[caller.uid] += 1
+        try:
+            yield
+        finally:
+            self._queries[caller.uid] -= 1
+            if not self._queries[caller.uid]:
+                del self._queries[caller.uid]
 
     async def get_statistics(self, _caller: Caller) -> list[Any]:
         return [row(await self._service.statistics())]

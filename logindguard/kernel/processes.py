@@ -11,10 +11,11 @@ Hard facts (cgroups(7), proc(5), kernel/cgroup/cgroup.c):
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cgroupfs import Cgroup, CgroupGone, Hierarchy
+from .cgroupfs import Cgroup, CgroupGone, Hierarchy, KernelRefused
 
 PROC = Path("/proc")
 
@@ -39,6 +40,8 @@ def look(pid: int, hierarchy: Hierarchy, proc: Path = PROC) -> Scene:
     with hierarchy.open(path) as cgroup:
         parents: dict[int, int] = {}
         for member in _members(cgroup):
+            if member == 0:
+                raise KernelRefused(path, "cgroup.procs", OSError(errno.EXDEV, "of another PID namespace"))
             try:
                 parents[member] = parent_of(member, proc)
             except NoProcess:  # it has ended since
@@ -61,8 +64,10 @@ def cgroup_of(pid: int, hierarchy: Hierarchy, proc: Path = PROC) -> str:
 def parent_of(pid: int, proc: Path = PROC) -> int:
     try:
         stat = (proc / str(pid) / "stat").read_text(errors="replace")
-    except OSError as error:
+    except (FileNotFoundError, ProcessLookupError) as error:
         raise NoProcess(pid) from error
+    except OSError as error:  # it may be there all the same
+        raise KernelRefused(f"/proc/{pid}", "stat", error) from error
     return int(stat.rpartition(")")[2].split()[1])
 
 

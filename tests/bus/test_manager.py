@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from logindguard import __version__
 from logindguard import control as control_module
 from logindguard import jobs as jobs_module
 from logindguard.config_file import ConfigError
-from logindguard.dbus import values
+from logindguard.dbus import methods, values
 from logindguard.dbus.names import BUS_NAME, MANAGER
 from logindguard.kernel.cgroupfs import BadReading
 from logindguard.model import Mode
@@ -266,6 +267,23 @@ async def test_queries_are_bounded(root: Client, rig: Rig, monkeypatch: pytest.M
     monkeypatch.setattr(control_module, "MAX_QUERIES", 0)
     name, _ = await error(root, "ListReclaims", "ttu", 0, 0, 0)
     assert name == "freedesktop.DBus.Error.LimitsExceeded"
+
+
+async def test_one_user_leaves_room_for_the_queries_of_others(
+    root: Client, alice: User, daemon: Daemon, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "MAX_QUERIES_OF_USER", 1)
+    find, goes_on = rig.history.find, threading.Event()
+    monkeypatch.setattr(rig.history, "find", lambda **query: (goes_on.wait(20), find(**query))[1])
+    her_first = asyncio.create_task(alice.call("ListReclaims", "ttu", 0, 0, 0))
+    await until(lambda: rig.control._queries == 1)
+    hers_too = await User.start(daemon.address, 1000)
+    assert await refusal(hers_too, "ListReclaims", "ttu", 0, 0, 0) == "LimitsExceeded"
+    roots = asyncio.create_task(ask(root, "ListReclaims", "ttu", 0, 0, 0))
+    await until(lambda: rig.control._queries == 2)
+    goes_on.set()
+    assert len(await roots) > len(await her_first)
+    await hers_too.stop()
 
 
 # Jobs

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from logindguard.hook import Standing, standing
-from logindguard.kernel.cgroupfs import Hierarchy
-from logindguard.kernel.processes import NoProcess, Scene, cgroup_of, parent_of
+from logindguard.kernel.cgroupfs import Hierarchy, KernelRefused
+from logindguard.kernel.processes import NoProcess, Scene, cgroup_of, look, parent_of
 from logindguard.kernel.warm import warm
 
 LISTENER, LEADER, SHELL, TIMEOUT, BUSCTL = 100, 200, 301, 302, 303
@@ -65,6 +65,19 @@ def test_where_a_process_is(tmp_path: Path) -> None:
     assert (parent_of(1, tmp_path), parent_of(2, tmp_path)) == (0, 1)
     with pytest.raises(NoProcess):
         parent_of(3, tmp_path)
+
+
+@pytest.mark.parametrize("hidden", ["unreadable", "of another PID namespace"])
+def test_whoever_cannot_be_seen_is_not_taken_for_gone(tmp_path: Path, hidden: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "cgroup.procs").write_text(f"1\n{2 if hidden == 'unreadable' else 0}\n3\n")
+    process(tmp_path, 1, cgroup="0::/a\n", stat="1 (a) S 9 1 1")
+    (tmp_path / "2" / "stat").mkdir(parents=True)  # any error but that there is none
+    hierarchy = Hierarchy(2, tmp_path)
+    with pytest.raises(KernelRefused):
+        look(1, hierarchy, tmp_path)
+    (tmp_path / "a" / "cgroup.procs").write_text("1\n3\n")
+    assert look(1, hierarchy, tmp_path).parents == {1: 9}  # 3 has ended since
 
 
 def test_the_real_proc() -> None:
