@@ -39,6 +39,7 @@ journal = Journal()
 for number in range({count}):
     record = replace(RECORD, id=f"{{number:032x}}", realtime_usec=time.time_ns() // 1000)
     journal.record(replace(record, teardowns=(ended(number),)))
+time.sleep(0.5)  # journald looks in /proc who sent an entry, when it reads it
 """
 READ = """
 import json
@@ -96,7 +97,8 @@ def test_what_others_claim_is_not_believed_and_damage_is_counted(tmp_path: Path)
     (tmp_path / "forged").write_text(forged())
     (tmp_path / "damaged").write_text("MESSAGE_ID=" + Kind.SKIPPED)
     send = (
-        "import sys; from systemd import journal; journal.sendv(*open(sys.argv[1], 'rb').read().splitlines())"
+        "import sys, time; from systemd import journal;"
+        "journal.sendv(*open(sys.argv[1], 'rb').read().splitlines()); time.sleep(0.5)"
     )
     by_nobody = [
         "setpriv",
