@@ -115,7 +115,7 @@ def test_a_hundred_thousand_within_the_default_share(
     with leaked(
         root=directory, parent=parent, work_dir=work_dir / "leak", count=MANY, bytes_each=PAGE_BYTES
     ) as made:
-        assert made.dying_after > MANY // 4  # where DAMON reclaims by itself, some are gone already
+        assert made.dying_after > MANY // 2  # where DAMON reclaims by itself, some are gone already
         started = time.monotonic()
         run = launcher.start(*NO_BUS)
         run.wait_told("READY=1")
@@ -143,7 +143,7 @@ def test_a_hundred_thousand_within_the_default_share(
         f" {meter.workers_usec / 1000:.1f} ms of the workers and {meter.process_usec / 1000:.1f} ms of all;"
         f" paused {paused} times by pressure"
     )
-    assert freed_bytes >= MANY * PAGE_BYTES // 10
+    assert freed_bytes >= MANY * PAGE_BYTES // 4
     # 20 ms are its share, and the figure above is what counts; how long one slice takes is the kernel's.
     assert meter.workers_usec <= 100_000
 
