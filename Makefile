@@ -19,7 +19,8 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-native test-load lint test-systems demo demo-native demo-vm deb clean
+.PHONY: help setup need-root test test-systems test-native test-load test-faults lint \
+	demo demo-native demo-vm deb clean
 
 help:
 	@echo 'make demo         show the guard at work: the two that follow, one after the other'
@@ -29,6 +30,7 @@ help:
 	@echo 'make test-systems those in virtual machines, with Debian 13, cgroup v1 and a 7.x kernel as well'
 	@echo 'make test-native  only the tests that need no virtual machine'
 	@echo 'make test-load    the load tests with what README.md tells figures of'
+	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make setup        install what these need (each of them does so itself)'
@@ -70,6 +72,12 @@ test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py $(PYTEST_ARGS)
+
+# A hundred kills inside windows on each system, where `make test` does ten.
+test-faults: setup need-root
+	@mkdir -p build dist
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOGINDGUARD_KILL_CYCLES=100 LOGINDGUARD_SYSTEMS=all \
+	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/test_kill.py $(PYTEST_ARGS)
 
 demo: DEMO = tests.demo
 demo-native: DEMO = tests.demo.native

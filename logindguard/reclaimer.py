@@ -9,6 +9,7 @@ idle priority.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 from . import policy
 from .config import Config
 from .kernel.backend import Backend
-from .kernel.cgroupfs import PERMANENT, CgroupGone, KernelError
+from .kernel.cgroupfs import PERMANENT, CgroupGone, KernelError, Unsupported
 from .kernel.idle import thread_cpu_usec
 from .kernel.shield import LedgerError
 from .model import (
@@ -136,6 +137,8 @@ class Reclaimer:
     async def _windows(self, account: _Account, job: Job) -> None:
         if self.backend.mode is Mode.OBSERVE:
             account.decision = Skip(reason=self.backend.reason)
+            with contextlib.suppress(Unsupported):  # where there is no count for each cgroup
+                account.last = (await self._booked(account, job, self.backend.read, job.path)).residue
             return
         polls = RELEASE_POLLS
         while True:

@@ -7,10 +7,12 @@ from pathlib import Path
 from .backend import Backend
 from .cgroupfs import Hierarchy
 from .features import Features, probe
-from .observe import ObserveBackend
+from .observe import ObserveBackend, ObserveV2
 from .shield import Ledger
 from .v1 import V1Backend
 from .v2 import V2Backend
+
+HEALS = "this kernel heals itself: it reparents page cache"
 
 
 def choose(
@@ -29,17 +31,21 @@ def choose(
     """
     root = roots[0] if roots else "/"
     features = features or probe(hierarchy, root, proc=proc, sys=sys)
-    if features.reparents_lru:
-        return ObserveBackend(hierarchy, "this kernel heals itself: it reparents page cache", proc=proc)
     if hierarchy.version == 1:
         hierarchy.open(root).close()
         return _v1(hierarchy, features, roots, proc)
-    if not features.memory_reclaim:
-        return ObserveBackend(hierarchy, "this kernel has no memory.reclaim (5.19 brought it)", proc=proc)
-    return V2Backend(hierarchy, features, ledger, roots=roots, proc=proc)
+    if features.reparents_lru:
+        why = HEALS
+    elif not features.memory_reclaim:
+        why = "this kernel has no memory.reclaim (5.19 brought it)"
+    else:
+        return V2Backend(hierarchy, features, ledger, roots=roots, proc=proc)
+    return ObserveV2(hierarchy, features, ledger, why, roots=roots, proc=proc)
 
 
 def _v1(hierarchy: Hierarchy, features: Features, roots: tuple[str, ...], proc: Path) -> Backend:
+    if features.reparents_lru:
+        return ObserveBackend(hierarchy, HEALS, counts=hierarchy.whole, proc=proc)
     if not hierarchy.whole:
         return ObserveBackend(
             hierarchy,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .cgroupfs import Cgroup, Hierarchy, KernelError, KernelRefused, Unsupported
@@ -89,35 +89,33 @@ def _release(text: str) -> tuple[int, int]:
 def probe(
     hierarchy: Hierarchy, root: str = "/", *, proc: Path = Path("/proc"), sys: Path = Path("/sys")
 ) -> Features:
-    """Read and ask on the cgroup `root`, the top of what the program is confined to."""
-    reclaim = swappiness = False
-    if hierarchy.version == 2:
-        with hierarchy.open(root) as cgroup:
-            reclaim = _takes(cgroup, "0")
-            swappiness = reclaim and _takes(cgroup, "0 swappiness=0")
-    return _features(hierarchy, root, reclaim, swappiness, proc, sys)
+    """Look, and ask on the cgroup `root`, the top of what the program is confined to.
+
+    A kernel that heals itself is not asked, so nothing is written there at all.
+    """
+    seen = look(hierarchy, proc=proc, sys=sys)
+    if hierarchy.version == 1 or seen.reparents_lru:
+        return seen
+    with hierarchy.open(root) as cgroup:
+        reclaim = _takes(cgroup, "0")
+        return replace(
+            seen, memory_reclaim=reclaim, swappiness_word=reclaim and _takes(cgroup, "0 swappiness=0")
+        )
 
 
 def look(hierarchy: Hierarchy, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Features:
     """The same by reading alone, which any user may; `swappiness_word` cannot be read and is False."""
-    reclaim = hierarchy.version == 2 and (hierarchy.mount / "memory.reclaim").exists()
-    return _features(hierarchy, "/", reclaim, False, proc, sys)
-
-
-def _features(
-    hierarchy: Hierarchy, root: str, reclaim: bool, swappiness: bool, proc: Path, sys: Path
-) -> Features:
     dying_key = "nr_dying_descendants"
     if hierarchy.version == 2:
-        with hierarchy.open(root) as cgroup:
+        with hierarchy.open("/") as cgroup:
             try:
                 cgroup.dying("nr_dying_subsys_memory")
                 dying_key = "nr_dying_subsys_memory"
             except KernelError:
                 pass  # before 6.12 only cgroups are counted, which is an upper bound
     return Features(
-        memory_reclaim=reclaim,
-        swappiness_word=swappiness,
+        memory_reclaim=hierarchy.version == 2 and (hierarchy.mount / "memory.reclaim").exists(),
+        swappiness_word=False,
         partial_walks=_release(os.uname().release) >= _FIRST_PARTIAL_WALKS,
         mglru=_mglru(sys),
         recursiveprot="memory_recursiveprot" in hierarchy.options,

@@ -2,7 +2,7 @@
 
 Hard facts:
 
-- v2: `cgroup.stat` of the root counts all that is dying.
+- v2: everything can be read that can be read where reclaim is possible.
 - v1: there is a count for the whole hierarchy (v1_count.py), and none at all where
   only a part of it is mounted.
 """
@@ -14,11 +14,43 @@ from pathlib import Path
 
 from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy, Unsupported
+from .features import Features
+from .shield import Ledger
 from .v1_count import total_dying
+from .v2 import V2Backend
+
+
+class ObserveV2(V2Backend):
+    """Reads as on any cgroup v2; reclaiming is `Unsupported`."""
+
+    name = "observe"
+    mode = Mode.OBSERVE
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        features: Features,
+        ledger: Ledger,
+        reason: str,
+        *,
+        roots: tuple[str, ...] = (),
+        proc: Path = Path("/proc"),
+    ) -> None:
+        super().__init__(hierarchy, features, ledger, roots=roots, proc=proc)
+        self.reason = reason
+
+    def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        raise Unsupported(residue.path, "", self.reason)
+
+    def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
+        return []
+
+    def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        raise Unsupported(residue.path, "", self.reason)
 
 
 class ObserveBackend:
-    """Implements `Backend`; reading for a decision and reclaiming are `Unsupported`."""
+    """Implements `Backend` where there is little to read; all but the counts are `Unsupported`."""
 
     name = "observe"
     mode = Mode.OBSERVE

@@ -107,13 +107,13 @@ class V2Backend(Confined):
             if path != "/" and "memory" not in cgroup.controllers():
                 shieldable = False  # it is no memcg itself
             residue = Residue(path=path, inode=cgroup.inode, dying=dying)
-            live_children = covered_bytes = 0
+            live_children = covered_bytes = predicted_write_usec = 0
             if dying and shieldable:
                 family = Family.read(cgroup)
                 residue = family.residue(path, cgroup.inode, dying)
                 live_children = len(family.children)
                 covered_bytes = sum(stat.file - stat.shmem for stat in family.children.values())
-            predicted_write_usec = self._predicted_usec(cgroup, residue)
+                predicted_write_usec = self._predicted_usec(cgroup, residue)
         return Reading(
             residue=residue,
             live_children=live_children,

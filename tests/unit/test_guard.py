@@ -249,7 +249,8 @@ async def test_observing_writes_nothing(rig: Rig) -> None:
     rig.guard.heard(teardown("session-1.scope"))
     [record] = await rig.until(1)
     assert (record.outcome, record.reason) == (Outcome.SKIPPED, "this kernel heals itself")
-    assert rig.backend.calls == []
+    assert (record.dying_before, record.dying_after) == (1, 1)
+    assert rig.backend.calls == [("read", ALICE)]
 
 
 async def test_what_is_too_much_is_shed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

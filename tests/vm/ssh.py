@@ -95,10 +95,16 @@ class Session:
             )
         return line.rstrip("\n")
 
+    def rest(self, *, timeout_sec: float = 60) -> list[str]:
+        """End of input for the command, and the lines that it still wrote."""
+        output, _ = self._process.communicate(timeout=timeout_sec)
+        return output.splitlines()
+
     def close(self, *, timeout_sec: float = 60) -> None:
         """End of input for the command, then wait for the logout."""
         try:
-            self._process.communicate(timeout=timeout_sec)
+            if not _pipe(self._process.stdin).closed:  # else `rest` has done so
+                self._process.communicate(timeout=timeout_sec)
         finally:
             self._process.kill()
             self._process.wait()
