@@ -30,19 +30,21 @@ def on(*systems: System) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("system", systems, ids=[each.name for each in systems], indirect=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]  # before -m deselects
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[untyped-decorator]  # pluggy's own
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Marks them before -m deselects, and orders them after pytest has, which knows but parameters' places."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker("vm")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_SEC))
-    items.sort(key=_boot_order)
     left_out = [item for item in items if (of := _system(item)) and not {of.name, "all"} & {*CHOSEN}]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    yield
+    items.sort(key=_boot_order)
 
 
 def _system(item: pytest.Item) -> System | None:
