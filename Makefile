@@ -71,7 +71,8 @@ test-native: setup need-root
 test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
-	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py $(PYTEST_ARGS)
+	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
+	  tests/vm/test_pam.py $(PYTEST_ARGS)
 
 # A hundred kills inside windows on each system, where `make test` does ten.
 test-faults: setup need-root

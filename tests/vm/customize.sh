@@ -42,6 +42,9 @@ chroot "$root" systemctl --quiet mask systemd-networkd-wait-online.service
 chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer systemd-tmpfiles-clean.timer
 
+# Not installed, since it takes the place of cron: tests do that.
+(cd "$root/var/tmp" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download systemd-cron cron)
+
 install -d -m 2755 "$root/var/log/journal"
 chroot "$root" chgrp systemd-journal /var/log/journal
 rm -f "$root/etc/machine-id"

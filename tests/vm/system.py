@@ -43,6 +43,7 @@ PACKAGES = (
     "libpam-systemd",
     "openssh-server",
     "cron",
+    "sudo",
     "polkitd",
     "libglib2.0-bin",  # gdbus
     "klibc-utils",  # the shell of the hook
