@@ -32,7 +32,7 @@ def on(*systems: System) -> pytest.MarkDecorator:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[untyped-decorator]  # pluggy's own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Marks them before -m deselects, and orders them after pytest has, which knows but parameters' places."""
+    """Marks them before -m deselects, and orders them after pytest has, which knows only parameters."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
