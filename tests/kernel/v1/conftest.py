@@ -117,6 +117,14 @@ class Ground:
         return done
 
 
+    def wait_for_no_residue(self, *, deadline_sec: float = 30) -> None:
+        """Anywhere: a parent that is read in the middle of a flush still shows what its child gave."""
+        deadline = time.monotonic() + deadline_sec
+        while left := self.backend.residues():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+
 @pytest.fixture
 def ground() -> Iterator[Ground]:
     hierarchy = detect()

@@ -60,7 +60,7 @@ def test_all_that_is_dying_goes_where_nobody_lives(ground: Ground, tell: Tell) -
         windows = ground.release(ground.parent)
         assert sum(window.freed_bytes for window in windows) >= residue.file_bytes * 9 // 10
         assert sum(window.stolen_pages for window in windows) == 0
-        assert ground.backend.residues() == []
+        ground.wait_for_no_residue()
         left = fall_back_to(ground, made.dying_before)
         assert left <= made.dying_before + OTHERS
         tell(
@@ -144,7 +144,7 @@ def test_slices_end_in_time_and_the_rest_comes_later(ground: Ground, tell: Tell)
         assert one.writes == 1
         tell(f"slices of 2 ms: {window.writes}, the longest {window.longest_write_usec / 1000:.1f} ms")
         ground.release(ground.parent)
-        assert ground.backend.residues() == []
+        ground.wait_for_no_residue()
 
 
 def test_below_a_live_child_the_child_is_the_target(ground: Ground) -> None:
@@ -154,7 +154,7 @@ def test_below_a_live_child_the_child_is_the_target(ground: Ground) -> None:
         assert [each.path for each in policy.deepest_first(ground.backend.residues())] == [child]
         assert ground.backend.read(ground.parent).residue.file_bytes == 0
         ground.release(child)
-        assert ground.backend.residues() == []
+        ground.wait_for_no_residue()
 
 
 def test_pages_that_others_map_are_kept(ground: Ground) -> None:
