@@ -74,7 +74,7 @@ test-load: setup need-root
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
 	  tests/vm/test_pam.py $(PYTEST_ARGS)
 
-# A hundred kills inside windows on each system, where `make test` does ten.
+# A hundred kills inside windows on each system, where `make test` does fifty on one.
 test-faults: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOGINDGUARD_KILL_CYCLES=100 LOGINDGUARD_SYSTEMS=all \

@@ -11,7 +11,7 @@ from tests.conftest import Tell
 from tests.vm.machine import Machine
 from tests.vm.test_kernel import WHERE, put_checkout
 
-CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "10"))
+CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
 
 
 @pytest.mark.timeout(1800)

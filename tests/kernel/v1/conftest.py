@@ -116,7 +116,6 @@ class Ground:
             done += self.reclaim(path)
         return done
 
-
     def wait_for_no_residue(self, *, deadline_sec: float = 30) -> None:
         """Anywhere: a parent that is read in the middle of a flush still shows what its child gave."""
         deadline = time.monotonic() + deadline_sec
