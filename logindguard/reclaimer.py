@@ -158,6 +158,7 @@ class Reclaimer:
             ):
                 polls -= 1
                 await asyncio.sleep(RELEASE_POLL_SEC)
+                await _rest(account, job)
                 continue
             if not isinstance(decision, Reclaim):
                 return
@@ -166,11 +167,10 @@ class Reclaimer:
             )
             account.windows.append(window)
             account.last = window.after
-            if not _goes_on(window):
+            # Released, and still a count: v1 has only that of the whole machine, which has yet to fall.
+            if not _goes_on(window) and not (window.outcome is Outcome.RELEASED and window.after.dying):
                 return
-            if job.rest is not None:
-                await job.rest(account.cpu_usec - account.rested_cpu_usec)
-                account.rested_cpu_usec = account.cpu_usec
+            await _rest(account, job)
             if job.should_stop() or now_usec() - account.started_usec >= job.max_usec:
                 return
 
@@ -253,6 +253,12 @@ class Reclaimer:
             longest_write_usec=max((window.longest_write_usec for window in windows), default=0),
             release_usec=ended_usec - max(heard) if heard and job.way is Way.AFTER else None,
         )
+
+
+async def _rest(account: _Account, job: Job) -> None:
+    if job.rest is not None:
+        await job.rest(account.cpu_usec - account.rested_cpu_usec)
+        account.rested_cpu_usec = account.cpu_usec
 
 
 def _last_word(account: _Account) -> Decision:

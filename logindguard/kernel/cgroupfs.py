@@ -26,7 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-PERMANENT = frozenset({"/user.slice", "/system.slice", "/machine.slice"})  # systemd.special(7)
+# Nobody removes them while the machine runs: those of systemd.special(7), and what the kubelet makes
+# once for all pods and for each class of them, with systemd's driver and with its own.
+PERMANENT = frozenset(
+    {
+        *("/user.slice", "/system.slice", "/machine.slice"),
+        *("/kubepods.slice", "/kubepods", "/kubepods/burstable", "/kubepods/besteffort"),
+        *(f"/kubepods.slice/kubepods-{name}.slice" for name in ("burstable", "besteffort")),
+    }
+)
 # Users nest cgroups as deep as they like below their own manager; what hangs deeper is left alone.
 MAX_DEPTH = 64
 ROOT_INODE = 1  # kernfs numbers from there, on v1 and on v2

@@ -11,10 +11,24 @@ from pathlib import Path
 import pytest
 
 from logindguard import guard as guard_module
-from logindguard.config import SEC, Config, SweepSettings, TeardownSettings
+from logindguard.config import SEC, Config, ReclaimSettings, SweepSettings, TeardownSettings
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
-from logindguard.model import UNNAMED, Decision, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
+from logindguard.model import (
+    UNNAMED,
+    Decision,
+    Mode,
+    Outcome,
+    Phase,
+    Reading,
+    Reclaim,
+    ReclaimRecord,
+    Residue,
+    Source,
+    Teardown,
+    Way,
+    Window,
+)
 from logindguard.reclaimer import Reclaimer, now_usec
 from logindguard.record.sentence import sentence
 from logindguard.sweep import Sweep
@@ -154,6 +168,31 @@ async def test_windows_go_on_while_they_free(rig: Rig) -> None:
     rig.guard.heard(teardown("session-1.scope"))
     [record] = await rig.until(1)
     assert (record.writes, record.freed_bytes, record.outcome) == (4, 10 * MIB, Outcome.RELEASED)
+
+
+async def test_a_count_of_the_whole_machine_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on cgroup v1, where memcgs that hold nothing any more are still counted for some milliseconds."""
+    backend, counts = rig.backend, [9, 9, 4, 1]
+    read, reclaim = backend.read, backend.reclaim
+
+    def shared(path: str) -> Reading:
+        if backend.reclaimed():
+            dying = counts.pop(0) if len(counts) > 1 else counts[0]
+            backend.state[path] = replace(backend.state[path], dying=dying)
+        return replace(read(path), shields=False)
+
+    def released(residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        window = reclaim(residue, plan, should_stop)
+        return replace(window, after=replace(window.after, dying=residue.dying))
+
+    monkeypatch.setattr(backend, "read", shared)
+    monkeypatch.setattr(backend, "reclaim", released)
+    monkeypatch.setattr(backend, "mode", Mode.SHARED)
+    rig.reclaimer.config = replace(CONFIG, reclaim=ReclaimSettings(shared=True))
+    backend.hold(ALICE, 9, 2 * MIB)
+    rig.guard.heard(teardown("session-1.scope"))
+    [record] = await rig.until(1)
+    assert (record.outcome, record.dying_before, record.dying_after) == (Outcome.RELEASED, 9, 1)
 
 
 async def test_mapped_pages_of_others_are_kept_and_said(rig: Rig) -> None:
