@@ -268,6 +268,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or one of sysexits(3) with a sentence on stderr or in the journal."""
     options = parse(sys.argv[1:] if argv is None else argv)
     setup_logging("info")
+    if options.restore and detect() is None:
+        return os.EX_OK  # no memory.min anywhere; whoever started it has been told so
     try:
         hierarchy, ledger = _prepare(options)
         # Before the settings are read: it must work whatever they say.

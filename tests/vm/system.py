@@ -92,5 +92,12 @@ BACKPORTS = System(
     recipe=DEBIAN_13_BACKPORTS,
     differs="Debian 13 with the kernel of its backports, which reparents page cache",
 )
-SYSTEMS = (BOOKWORM, TRIXIE, BOOKWORM_V1, BACKPORTS)  # in the order in which tests boot them
+BOOKWORM_NO_MEMORY = System(
+    name="bookworm-no-memory",
+    recipe=DEBIAN_12,
+    differs="Debian 12 without a memory controller",
+    kernel_arguments=("cgroup_disable=memory",),
+)
+GUARDED = (BOOKWORM, TRIXIE, BOOKWORM_V1, BACKPORTS)  # where the service runs
+SYSTEMS = (*GUARDED, BOOKWORM_NO_MEMORY)  # in the order in which tests boot them
 PRECISE = (BOOKWORM, TRIXIE)  # where the guard reclaims behind its shield
