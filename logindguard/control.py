@@ -186,7 +186,7 @@ class Control(Overview):
     async def start_job(self, kind: JobKind, subject: str, uid: int) -> int:
         if self.mode is Mode.OBSERVE:
             raise CallError(Error.NOT_SUPPORTED, f"Nothing is reclaimed on this machine: {self.mode_reason}.")
-        if reason := self._pause.reason:
+        if reason := self._pause.details:
             raise CallError(Error.PAUSED, f"Nothing is reclaimed: {reason}.")
         wants = await self._wants(kind, subject)
         try:

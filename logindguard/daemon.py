@@ -123,11 +123,9 @@ class Daemon:
         self._journal.paused(reason)
         self._status()
 
-    def _pause_changed(self, reason: str) -> None:
-        if reason:
-            log.warning("Nothing is reclaimed: %s.", reason)
-        else:
-            log.info("Reclaims go on: the pause has ended.")
+    def _pause_changed(self) -> None:
+        self._journal.held(self._pause.details)
+        if not self._pause.reason:
             self._sweep.again()
         self._control.pause_changed()
         self._status()
@@ -169,6 +167,8 @@ class Daemon:
         self._journal.mode(self._backend.mode, self._backend.reason)
         if not self._backend.hierarchy.whole:
             log.warning(PARTIAL_TREE)
+        if self._pause.reason:  # of a run before
+            self._journal.held(self._pause.details)
         self._status()
         self._notifier.ready()
         try:

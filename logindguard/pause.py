@@ -48,9 +48,9 @@ class _State:
 
 
 class Pause:
-    """Read once at the start; `on_change` hears of each change, with the new reason."""
+    """Read once at the start; `on_change` hears of each change after that."""
 
-    def __init__(self, directory: Path, on_change: Callable[[str], None] = lambda reason: None) -> None:
+    def __init__(self, directory: Path, on_change: Callable[[], None] = lambda: None) -> None:
         self._path = directory / "paused"
         self._on_change = on_change
         self._state: _State | None = None
@@ -60,17 +60,26 @@ class Pause:
 
     @property
     def reason(self) -> str:
-        """Why nothing may be reclaimed now, as a clause; empty where it may."""
+        """Why nothing may be reclaimed now, as a clause that anybody may read; empty where it may."""
+        return self._clause("paused")
+
+    @property
+    def details(self) -> str:
+        """The same with who asked for it: for the journal, and for those who may pause it themselves."""
+        if self._state is None:
+            return self.reason
+        return self._clause(f"paused by {f'uid {self._state.uid}' if self._state.uid else 'root'}")
+
+    def _clause(self, paused: str) -> str:
         if self._broken:
             return self._broken
         state = self._state
         if state is None or (state.until_boottime_usec and boottime_usec() >= state.until_boottime_usec):
             return ""
-        by = "by root" if state.uid == 0 else f"by uid {state.uid}"
         if not state.until_realtime_usec:
-            return f"paused {by} until it is resumed"
+            return f"{paused} until it is resumed"
         until = datetime.fromtimestamp(state.until_realtime_usec // 1_000_000).astimezone()
-        return f"paused {by} until {until:%Y-%m-%d %H:%M:%S}"
+        return f"{paused} until {until:%Y-%m-%d %H:%M:%S}"
 
     @property
     def until_realtime_usec(self) -> int:
@@ -100,7 +109,8 @@ class Pause:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise PauseError(f"{self._path} cannot be removed: {error.strerror}") from error
-        self._set(None)
+        if self._state is not None or self._broken:
+            self._set(None)
 
     async def run(self) -> None:
         """Ends a pause at its deadline; until cancelled."""
@@ -126,7 +136,7 @@ class Pause:
     def _set(self, state: _State | None) -> None:
         self._state, self._broken = state, ""
         self._changed.set()
-        self._on_change(self.reason)
+        self._on_change()
 
     def _read(self) -> None:
         try:
@@ -136,5 +146,3 @@ class Pause:
         except (OSError, ValueError, TypeError, RecursionError) as error:
             detail = (error.strerror if isinstance(error, OSError) else "") or "it is damaged"
             self._broken = f"paused, since {self._path} cannot be read ({detail}): resume to go on"
-        if self.reason:
-            log.warning("Nothing is reclaimed: %s.", self.reason)

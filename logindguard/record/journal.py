@@ -42,6 +42,8 @@ class Kind(StrEnum):
     FORECAST = "d79e8eff37e4499799e5d38ef1766727"
     RESTORED = "3abec4fb716541eca216f6a30ff08308"
     CONFIG_ERROR = "21f95416156c46eb970ce7dee28e995b"
+    PAUSED = "819f0fa5561e499db29c8f9e00978ad5"
+    RESUMED = "e5d875abf24243968a967b4be5401052"
 
 
 class Journal:
@@ -80,7 +82,16 @@ class Journal:
             message = f"The sweep is paused: {reason}"
             self._send(Kind.SWEEP_PAUSED, INFO, message, ("LOGINDGUARD_REASON", reason))
         else:
-            self._send(Kind.SWEEP_RESUMED, INFO, "The sweep goes on: the host has room again")
+            self._send(Kind.SWEEP_RESUMED, INFO, "The sweep goes on")
+
+    def held(self, reason: str) -> None:
+        """No reclaim of any way is begun for `reason`, or they go on where that is empty."""
+        if reason:
+            self._send(
+                Kind.PAUSED, WARNING, f"Nothing is reclaimed: {reason}", ("LOGINDGUARD_REASON", reason)
+            )
+        else:
+            self._send(Kind.RESUMED, INFO, "Reclaims go on: the pause has ended")
 
     def mode(self, mode: Mode, reason: str) -> None:
         """The mode at the start, or a change of it."""

@@ -147,7 +147,7 @@ async def serving(bus: SystemBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made[0].reloads.append("reloaded")
         made[0].control.settings_changed()
 
-    def pause_changed(_reason: str) -> None:
+    def pause_changed() -> None:
         made[0].sweep.again()
         made[0].control.pause_changed()
 

@@ -287,6 +287,8 @@ def test_without_journald_lines_go_to_stderr(
     journal.mode(Mode.OBSERVE, "the kernel reparents")
     journal.paused("memory pressure (12 % some)")
     journal.paused("")
+    journal.held("paused by uid 1000 until it is resumed")
+    journal.held("")
     journal.sources((Source.LOGIN1, Source.SYSTEMD1, Source.CGROUP_WATCH), "")
     journal.sources((Source.CGROUP_WATCH,), "no system bus (a\n<0>b)")
     journal.forecast(12_000, 182_000_000)
@@ -297,7 +299,9 @@ def test_without_journald_lines_go_to_stderr(
         "dying memcgs 15 -> 0; a\\n<0>b\n"
         "<5>Mode observe, nothing is reclaimed: the kernel reparents\n"
         "<6>The sweep is paused: memory pressure (12 % some)\n"
-        "<6>The sweep goes on: the host has room again\n"
+        "<6>The sweep goes on\n"
+        "<4>Nothing is reclaimed: paused by uid 1000 until it is resumed\n"
+        "<6>Reclaims go on: the pause has ended\n"
         "<6>Teardowns are told by logind, systemd and the cgroup tree\n"
         "<5>Teardowns are told by the cgroup tree alone; no system bus (a\\n<0>b)\n"
         "<5>Found 12000 dying memcgs at the start: they will be released little by little, "

@@ -127,7 +127,7 @@ def test_who_is_allowed_may(machine: Machine) -> None:
         what="the job is done",
     )
     answer(machine, "Pause t 0", "alice")
-    assert get(machine, "PauseReason").startswith("paused by uid ")
+    assert get(machine, "PauseReason") == "paused until it is resumed"
     answer(machine, "Resume", "alice")
     assert answer(machine, "Restore", "alice") == [0]
     answer(machine, "Reload", "alice")
