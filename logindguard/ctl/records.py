@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..model import UNNAMED
 from ..text import counted, listed, printable
 from .client import Record
 from .context import user_name
@@ -57,9 +58,10 @@ def what(record: Record) -> str:
     if not teardowns:
         return ""
     who = [printable(name) for name in users_of(record)]
-    if len(teardowns) > 1:
+    count = len(teardowns) + int(record.get("context", {}).get(UNNAMED, 0))
+    if count > 1:
         noun = "session" if all("session_id" in teardown for teardown in teardowns) else "unit"
-        return counted(len(teardowns), noun) + (f" ({listed(who)})" if who else "")
+        return counted(count, noun) + (f" ({listed(who)})" if who else "")
     only = teardowns[0]
     name = f"session {only['session_id']}" if "session_id" in only else str(only.get("unit", ""))
     details = [*who, *([only["service"]] if "service" in only else [])]

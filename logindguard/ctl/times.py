@@ -15,14 +15,21 @@ from ..config_values import parse_span
 from ..text import span
 
 SEC = 1_000_000
+_TOO_LONG_USEC = 1 << 63  # 290,000 years, and what a D-Bus integer holds twice
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _CLOCKS = ("%H:%M:%S", "%H:%M")
 
 
 def parse_time(written: str, now_usec: int) -> int:
-    """Realtime microseconds. ValueError for what is no time."""
-    text = written.strip()
+    """Realtime microseconds. ValueError for what is no time, or one before 1970."""
+    usec = _parse_time(written.strip(), now_usec)
+    if not 0 <= usec < _TOO_LONG_USEC:
+        raise ValueError(written)
+    return usec
+
+
+def _parse_time(text: str, now_usec: int) -> int:
     if text == "now":
         return now_usec
     if match := re.fullmatch(r"@([0-9]{1,12})(?:\.([0-9]{1,6}))?", text):
@@ -33,16 +40,16 @@ def parse_time(written: str, now_usec: int) -> int:
         sign = -1 if text[0] == "-" else 1
         return now_usec + sign * parse_duration(text[1:].strip())
     zone = UTC if text.endswith(" UTC") else None
-    usec = _calendar(text.removesuffix(" UTC"), datetime.fromtimestamp(now_usec / SEC, UTC).astimezone(zone))
-    if usec < 0:
-        raise ValueError(written)
-    return usec
+    return _calendar(text.removesuffix(" UTC"), datetime.fromtimestamp(now_usec / SEC, UTC).astimezone(zone))
 
 
 def parse_duration(written: str) -> int:
     """Microseconds of "90s" or "1h 30min"; a number alone is seconds. ValueError otherwise."""
     text = written.strip()
-    return parse_span(f"{text}s" if re.fullmatch(r"[0-9.]+", text) else text)
+    usec = parse_span(f"{text}s" if re.fullmatch(r"[0-9.]+", text) else text)
+    if usec >= _TOO_LONG_USEC:
+        raise ValueError(written)
+    return usec
 
 
 def _calendar(text: str, now: datetime) -> int:

@@ -30,6 +30,7 @@ from .journal import Kind
 UNIT = "logindguard.service"
 MARGIN_USEC = 10_000_000
 MAX_SEC = 10.0
+MAX_USEC = 1 << 55  # no valid time in sd-journal
 RECORDS = (Kind.RECLAIMED, Kind.SKIPPED, Kind.FAILED)
 _CHECK_EVERY = 256  # entries between two looks at the clock
 
@@ -106,7 +107,7 @@ class History:
     ) -> Iterator[dict[str, Any]]:
         reader = self._open(matches)
         try:
-            if until_usec:
+            if 0 < until_usec < MAX_USEC - MARGIN_USEC:
                 reader.seek_realtime(until_usec + MARGIN_USEC)
             else:
                 reader.seek_tail()

@@ -6,10 +6,12 @@ import pytest
 
 from logindguard.ctl import pager
 from logindguard.ctl.command_line import help_text
+from logindguard.ctl.records import what
 from logindguard.ctl.table import Cell, Column, footer, table
 from logindguard.ctl.terminal import Colour, Terminal, ellipsize, look_at, width
 from logindguard.ctl.times import ago, parse_duration, parse_time, stamp
 from logindguard.ctl.verbs.top import slice_of, sparkline
+from logindguard.model import UNNAMED
 
 from .conftest import Sink
 from .fake_service import NOW_USEC, SEC
@@ -46,7 +48,22 @@ class TestTimes:
         assert parse_time(written, NOW_USEC) == usec
 
     @pytest.mark.parametrize(
-        "written", ["", "soon", "-", "2026-13-01", "25:00", "@", "@1.1234567", "ago", "- 1x"]
+        "written",
+        [
+            "",
+            "soon",
+            "-",
+            "2026-13-01",
+            "25:00",
+            "@",
+            "@1.1234567",
+            "ago",
+            "- 1x",
+            "-60y",
+            "-9999999999d",
+            "+9999999999d",
+            "1969-12-31",
+        ],
     )
     def test_not_times(self, written: str) -> None:
         with pytest.raises(ValueError, match=r".*"):
@@ -73,6 +90,8 @@ class TestTimes:
         assert parse_duration("1h 30min") == 5400 * SEC
         with pytest.raises(ValueError, match="x"):
             parse_duration("x")
+        with pytest.raises(ValueError, match="9999999999d"):
+            parse_duration("9999999999d")
 
 
 class TestTable:
@@ -185,3 +204,12 @@ class TestPager:
     def test_settings(self) -> None:
         assert pager.settings({}, elevated=False) == {"LESS": "FRSXMK", "LESSCHARSET": "utf-8"}
         assert pager.settings({"SYSTEMD_LESS": "R"}, elevated=False)["LESS"] == "R"
+
+
+class TestWhatARecordIsAbout:
+    def test_it_counts_what_it_does_not_name(self) -> None:
+        teardowns = [{"unit": f"session-{number}.scope", "session_id": str(number)} for number in (1, 2)]
+        assert what({"teardowns": []}) == ""
+        assert what({"teardowns": teardowns[:1]}) == "session 1"
+        assert what({"teardowns": teardowns}) == "2 sessions"
+        assert what({"teardowns": teardowns, "context": {UNNAMED: "40"}}) == "42 sessions"

@@ -28,6 +28,7 @@ RECORD = ReclaimRecord(
     mode=Mode.PRECISE,
     freed_bytes=4096,
 )
+FAR_USEC = [1, 1 << 54, (1 << 55) - 1, (1 << 63) - 1, (1 << 64) - 10_000_000, (1 << 64) - 1]
 # Numbered by their id, one after the other in time.
 WRITE = """
 import time
@@ -71,18 +72,22 @@ print(json.dumps({
     "all": ids(all_of),
     "bounded": ids(History().find(since_usec=at[3], until_usec=at[6])),
     "since": ids(History().find(since_usec=at[8])),
+    "until": [len(History().find(until_usec=usec).records) for usec in {far}],
+    "from": [len(History().find(since_usec=usec, until_usec=usec).records) for usec in {far}],
     "limit": ids(History().find(limit=2)),
     "wanted": ids(History().find(wanted=lambda record: int(record.id, 16) % 4 == 0, limit=2)),
     "one": History().get(f"{5:032x}").teardowns[0].unit,
     "none": History().get("e" * 32),
     "out_of_time": [len(History().find(max_sec=0).records), History().find(max_sec=0).complete],
 }))
-""",
+""".replace("{far}", str(FAR_USEC)),
     )
     assert told == {
         "all": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
         "bounded": [6, 5, 4, 3],
         "since": [9, 8],
+        "until": [0, 10, 10, 10, 10, 10],
+        "from": [0] * 6,
         "limit": [9, 8],
         "wanted": [8, 4],
         "one": "session-5.scope",

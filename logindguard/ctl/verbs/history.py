@@ -58,7 +58,7 @@ def _time(written: str | None, flag: str, now_usec: int) -> int:
     if written is None:
         return 0
     try:
-        return parse_time(written, now_usec)
+        return max(1, parse_time(written, now_usec))  # 0 would be no bound
     except (ValueError, OverflowError, OSError) as error:
         sentence = f"{flag} expects a time such as '2026-01-01 10:00', 'yesterday' or '-2h', not '{written}'."
         raise Failure(sentence, Exit.USAGE) from error
