@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from .config_file import ConfigError
-from .dbus.callers import Caller
 from .dbus.names import CallError, Error
 from .dbus.privacy import is_own
 from .dbus.service import Listener
@@ -53,7 +52,6 @@ class Control(Overview):
         roots: tuple[str, ...],
         reload: Callable[[], None],
         config_files: Callable[[], Sequence[Path]],
-        reclaim_ending: Callable[[Caller], Awaitable[str]],
         history: History | None = None,
     ) -> None:
         self._tools = ThreadPoolExecutor(1, "tools")
@@ -64,7 +62,6 @@ class Control(Overview):
         self._ledger = Ledger(directory)
         self._roots = roots
         self._reload = reload
-        self._reclaim_ending = reclaim_ending
         self._history = history or History()
         self._queries = 0
         self._recent = Recent()
@@ -179,9 +176,6 @@ class Control(Overview):
             self._queries -= 1
 
     # Reclaims
-
-    async def reclaim_ending(self, caller: Caller) -> str:
-        return await self._reclaim_ending(caller)
 
     async def start_job(self, kind: JobKind, subject: str, uid: int) -> int:
         if self.mode is Mode.OBSERVE:

@@ -18,6 +18,7 @@ from . import policy
 from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, Loaded, load
 from .control import Control
 from .dbus.api import Api
+from .dbus.hook_api import HookApi
 from .guard import Guard
 from .hook import Hook
 from .kernel.backend import Backend
@@ -35,11 +36,15 @@ from .record.journal import Journal, setup_logging
 from .record.log import managed
 from .signals.cgroup_watch import CgroupWatch
 from .signals.listener import Listener
+from .signals.part import keep_working
 from .signals.registry import Registry
 from .sweep import Sweep
 
 STOP_AGAIN_SEC = 1.0
 HELPERS = 4  # threads for short looks at the kernel: as many as asyncio has by itself is over TasksMax=
+# How long a thread that comes back from the kernel waits for one that computes. Python's 5 ms, after each
+# read, would add up to more than the hook of a logout waits for, while some user floods us with calls.
+SWITCH_SEC = 0.0005
 PARTIAL_TREE = (
     "Only a part of the machine's cgroups is seen here, as in a container: the others are left to the guard"
     " of the host, which sees these too."
@@ -74,12 +79,15 @@ class Daemon:
         self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
         self._registry = Registry(self._covers, self._heard)
         self._watch = CgroupWatch(backend.hierarchy.mount, settings.config.roots, self._registry)
+        hook = Hook(
+            self._reclaimer, self._guard.endings, self._registry, config=lambda: self._settings.config
+        )
         self._listener = Listener(
             options.bus_address,
             self._registry,
             backend.hierarchy.inode_of,
             tell=self._journal.sources,
-            serve=lambda bus: Api(bus, self._control),
+            serve=lambda bus: HookApi(bus, hook.reclaim),
         )
         self._sweep = Sweep(
             self._reclaimer,
@@ -88,9 +96,6 @@ class Daemon:
             tell_forecast=self._journal.forecast,
             free=self._guard.free,
             rescan=self._watch.rescan,
-        )
-        hook = Hook(
-            self._reclaimer, self._guard.endings, self._registry, config=lambda: self._settings.config
         )
         self._control = Control(
             self._reclaimer,
@@ -101,7 +106,6 @@ class Daemon:
             roots=settings.config.roots,
             reload=self._reload,
             config_files=lambda: self._settings.files,
-            reclaim_ending=hook.reclaim,
         )
 
     def _covers(self, unit: str) -> bool:
@@ -162,6 +166,7 @@ class Daemon:
             _supervised(self._sweep.run(), end),
             _supervised(self._pause.run(), end),
             _supervised(self._listener.run(), end),
+            _supervised(keep_working(self._options.bus_address, lambda bus: Api(bus, self._control)), end),
             _supervised(self._notifier.watchdog(), end),
         ]
         self._journal.mode(self._backend.mode, self._backend.reason)
@@ -267,6 +272,7 @@ def _restore(hierarchy: Hierarchy, ledger: Ledger, journal: Journal) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or one of sysexits(3) with a sentence on stderr or in the journal."""
     options = parse(sys.argv[1:] if argv is None else argv)
+    sys.setswitchinterval(SWITCH_SEC)
     setup_logging("info")
     if options.restore and detect() is None:
         return os.EX_OK  # no memory.min anywhere; whoever started it has been told so

@@ -46,7 +46,6 @@ class Methods:
             Method(
                 name="ReclaimSession", takes="id:s options:a{sv}", gives=job, handler=self.reclaim_session
             ),
-            Method(name="ReclaimEnding", gives="outcome:s", handler=self.reclaim_ending),
             Method(name="CancelJob", takes="job:u", handler=self.cancel_job),
             Method(name="ListJobs", gives="jobs:aa{sv}", handler=self.list_jobs),
             Method(name="Pause", takes="usec:t", handler=self.pause),
@@ -123,9 +122,6 @@ class Methods:
             return Later(lambda: [0, rows(writes)])
         await self._polkit.require(caller, action)
         return [await self._service.start_job(kind, subject, caller.uid), []]
-
-    async def reclaim_ending(self, caller: Caller) -> list[Any]:
-        return [await self._service.reclaim_ending(caller)]
 
     async def cancel_job(self, caller: Caller, job: int) -> list[Any]:
         if self._service.job(job).uid != caller.uid:

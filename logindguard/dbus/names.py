@@ -7,6 +7,7 @@ from enum import StrEnum
 BUS_NAME = "org.logindguard1"
 PATH = "/org/logindguard1"
 MANAGER = "org.logindguard1.Manager"
+HOOK = "org.logindguard1.Hook"  # bus name and interface of what only the hook calls: no name for tools
 
 
 class Error(StrEnum):
@@ -23,8 +24,10 @@ class Error(StrEnum):
     NOT_SUPPORTED = "org.logindguard1.Error.NotSupported"  # in this mode; the sentence has its reason
     PAUSED = "org.logindguard1.Error.Paused"
     RESTORE_FAILED = "org.logindguard1.Error.RestoreFailed"
-    NOT_ENDING = "org.logindguard1.Error.NotEnding"  # the caller's cgroup holds other processes, or is gone
-    NOT_COVERED = "org.logindguard1.Error.NotCovered"  # the settings leave the caller's unit alone
+    NOT_ENDING = (
+        "org.logindguard1.Hook.Error.NotEnding"  # the caller's cgroup holds other processes, or is gone
+    )
+    NOT_COVERED = "org.logindguard1.Hook.Error.NotCovered"  # the settings leave the caller's unit alone
 
     ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
     INTERACTIVE_AUTHORIZATION_REQUIRED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"

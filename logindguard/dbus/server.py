@@ -22,7 +22,7 @@ from .names import BUS_NAME, PATH, CallError, Error
 from .standard import standard
 from .table import Interface, Later, Method, signature
 
-# In flight at once. Root's calls (the hook of a logout) are not held up by what others do.
+# In flight at once, on one connection.
 MAX_CALLS = 256
 MAX_CALLS_OF_SENDER = 16
 MAX_CALLS_OF_USER = 64
@@ -37,10 +37,11 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves one interface at PATH, with the standard ones beside it, under BUS_NAME."""
+    """Serves one interface at PATH, with the standard ones beside it, under the bus name `name`."""
 
-    def __init__(self, bus: SystemBus, interface: Interface) -> None:
+    def __init__(self, bus: SystemBus, interface: Interface, *, name: str = BUS_NAME) -> None:
         self._bus = bus
+        self._name = name
         self._interface = interface
         served = {each.name: each for each in standard(interface)}
         self._everywhere = served  # they answer at every path, saying themselves where nothing is
@@ -55,16 +56,16 @@ class Server:
         bus.connection.add_message_handler(self._on_message)
 
     async def start(self) -> None:
-        """Asks for our name; without it the rest of the guard goes on, and tools find nobody."""
+        """Asks for our name; without it the rest of the guard goes on, and callers find nobody."""
         try:
             [answer] = await self._bus.call(
-                _DAEMON, _DAEMON_PATH, _DAEMON, "RequestName", "su", [BUS_NAME, 0]
+                _DAEMON, _DAEMON_PATH, _DAEMON, "RequestName", "su", [self._name, 0]
             )
         except BusError as error:
-            log.warning("Tools cannot call the guard: the bus refuses it the name %s: %s", BUS_NAME, error)
+            log.warning("The guard cannot be called: the bus refuses it the name %s: %s", self._name, error)
             return
         if answer == _IN_QUEUE:
-            log.warning("Tools cannot call the guard while another process owns the name %s.", BUS_NAME)
+            log.warning("The guard cannot be called while another process owns the name %s.", self._name)
 
     def stop(self) -> None:
         for task in self._tasks:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..model import JobInfo, JobKind, Mode, PlannedWrite, ReclaimRecord, Residue
-from .callers import Caller
 
 
 class Listener(Protocol):
@@ -72,9 +71,6 @@ class Service(Protocol):
         """NoSuchReclaim, HistoryUnavailable."""
 
     async def statistics(self) -> Mapping[str, object]: ...
-
-    async def reclaim_ending(self, caller: Caller) -> str:
-        """The Outcome. AccessDenied, NotEnding, NotCovered, Busy."""
 
     async def start_job(self, kind: JobKind, subject: str, uid: int) -> int:
         """NoSuchUnit, NoSuchSession, Paused, NotSupported, LimitsExceeded."""

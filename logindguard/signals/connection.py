@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from dbus_next.errors import AuthError
 
 from .reader import Reader, Skipped
 
-_MESSAGES_PER_TURN = 50
+_TURN_SEC = 0.002  # what else is to be done does not wait for longer than about this
 _CONNECT_RETRY_SEC = 0.1
 
 T = TypeVar("T")
@@ -83,8 +84,11 @@ class Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
 
     def _message_reader(self) -> None:
         """Called when the socket is readable, and again for what already waits in our own buffer."""
+        if self._turn_pending:
+            return
+        end_sec = time.monotonic() + _TURN_SEC
         try:
-            for _ in range(_MESSAGES_PER_TURN):
+            while time.monotonic() < end_sec:
                 if self._disconnected:
                     return
                 with suppress(Skipped):
@@ -96,9 +100,8 @@ class Connection(MessageBus):  # type: ignore[misc]  # dbus-next is untyped
         except (EOFError, OSError) as error:
             self._finalize(error)
             return
-        if not self._turn_pending:
-            self._turn_pending = True
-            self._loop.call_soon(self._next_turn)
+        self._turn_pending = True
+        self._loop.call_soon(self._next_turn)
 
     def _create_unmarshaller(self) -> Reader:
         return Reader(self._stream)

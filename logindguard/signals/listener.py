@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from ..model import SOURCE_WORDS, Source
 from .bus import BusError, SystemBus
 from .confirm import InodeOf
 from .login1 import Login1
 from .manager import Manager
+from .part import RETRY_SEC, Make, Part
 from .registry import Registry
 from .systemd1 import Systemd1
 
-RETRY_SEC = 10.0
 # A manager that is met, or takes its name anew after a restart, is absent for a moment only.
 SETTLE_SEC = 1.0
 
 Tell = Callable[[tuple[Source, ...], str], None]
 """Takes the sources that tell of teardowns now, and why the others do not; empty where all do."""
-
-
-class Part(Protocol):
-    """What works on one connection; whatever keeps `start` from its end ends the connection."""
-
-    async def start(self) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 class Listener:
@@ -47,7 +38,7 @@ class Listener:
         inode_of: InodeOf,
         *,
         tell: Tell,
-        serve: Callable[[SystemBus], Part] | None = None,
+        serve: Make | None = None,
         retry_sec: float = RETRY_SEC,
         settle_sec: float = SETTLE_SEC,
     ) -> None:

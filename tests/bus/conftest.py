@@ -51,10 +51,11 @@ STRICT = """    <deny own="*"/>
 class Daemon:
     """A running dbus-daemon with the rules of the system bus, where anybody may own and call any name.
 
-    With `policy`, a file as services ship it, only what that allows.
+    With `policy`, a file as services ship it, only what that allows. A `quiet` one keeps to itself what
+    it refused: of a flood that is half a gigabyte.
     """
 
-    def __init__(self, directory: Path, *, policy: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, policy: Path | None = None, quiet: bool = False) -> None:
         self._socket = directory / "bus"
         self.address = f"unix:path={self._socket}"
         config = directory / "bus.conf"
@@ -65,9 +66,18 @@ class Daemon:
         self._process = subprocess.Popen(
             ["/usr/bin/dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "dbus-daemon did not start"
+
+    def wait_name(self, name: str, timeout_sec: float = 60.0) -> None:
+        """Returns when somebody owns the name."""
+        deadline = time.monotonic() + timeout_sec
+        owner = ["busctl", f"--address={self.address}", "status", name]
+        while subprocess.run(owner, capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline, f"nobody owns {name}"
+            time.sleep(0.05)
 
     def freeze(self) -> None:
         os.kill(self._process.pid, signal.SIGSTOP)

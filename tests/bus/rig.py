@@ -173,7 +173,6 @@ async def serving(bus: SystemBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             roots=(),
             reload=reload,
             config_files=lambda: (Path("/etc/logindguard/config.yaml"),),
-            reclaim_ending=lambda caller: asyncio.sleep(0, "released"),
             history=history,
         )
         rig = Rig(backend, sweep, pause, control, history, guard, tmp_path)

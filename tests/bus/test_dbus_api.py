@@ -73,7 +73,7 @@ async def test_the_introspection_file_is_the_interface(strict_daemon: Daemon, se
 
 def test_every_error_is_documented() -> None:
     text = (FILES / f"{MANAGER}.xml").read_text()
-    ours = [error.rpartition(".")[2] for error in Error if error.startswith(f"{BUS_NAME}.")]
+    ours = [error.rpartition(".")[2] for error in Error if error.startswith(f"{BUS_NAME}.Error.")]
     assert [name for name in ours if name not in text] == []
 
 

@@ -394,10 +394,9 @@ async def test_a_name_that_another_process_owns(
 
 
 async def test_a_bus_that_refuses_the_name(
-    bus: SystemBus, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    bus: SystemBus, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "BUS_NAME", "not a name")
-    served = Server(bus, service.interface())
+    served = Server(bus, service.interface(), name="not a name")
     await served.start()
     assert "the bus refuses it the name" in caplog.text
     served.stop()

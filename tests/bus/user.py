@@ -35,6 +35,10 @@ async def main():
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         call = json.loads(line)
+        if kind := call.pop("send", None):
+            await bus.send(Message(message_type=MessageType[kind], **call))
+            print(json.dumps(["", []]), flush=True)
+            continue
         flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if call.pop("interactive") else MessageFlag.NONE
         call["body"] = packed(call["body"])
         reply = await bus.call(Message(flags=flags, **call))
@@ -71,7 +75,7 @@ class User:
             limit=64 << 20,
         )
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         return cls(process, json.loads(line))
 
     async def call(
@@ -94,13 +98,27 @@ class User:
             "body": list(body),
             "interactive": interactive,
         }
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        error, values = json.loads(await asyncio.wait_for(self._process.stdout.readline(), 20))
+        error, values = await self._order(message)
         if error:
             raise Failed(error, values[0])
         return values[0] if len(values) == 1 else values
+
+    async def send(self, kind: str, to: str | None, **more: Any) -> None:
+        """Sends a message that nobody answers; `kind` is a MessageType."""
+        message = {
+            "send": kind,
+            "destination": to,
+            "path": "/",
+            "interface": "org.example.I",
+            "member": "Sent",
+        }
+        await self._order(message | more)
+
+    async def _order(self, message: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        return json.loads(await asyncio.wait_for(self._process.stdout.readline(), 60))
 
     async def get(self, name: str) -> Any:
         return await self.call("Get", "ss", MANAGER, name, interface="org.freedesktop.DBus.Properties")

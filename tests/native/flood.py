@@ -2,6 +2,8 @@
 
 `calls ADDRESS CLIENTS SECONDS SEED`: so many connections, each asking one thing after the other.
 `noise ADDRESS MESSAGES SEED`: random messages, and bytes that are none. Prints JSON.
+`pour ADDRESS CLIENTS SECONDS`: so many connections, each sending calls that want no answer as fast as the
+bus takes them; a line when all have begun.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import json
 import random
 import re
+import select
 import socket
 import string
 import sys
@@ -44,7 +47,7 @@ MEMBERS = [
         "ReclaimSession",
     ),
     *("CancelJob", "ListJobs", "Pause", "Resume", "Reload", "Restore", "Introspect", "Get", "GetAll"),
-    *("Set", "Ping", "GetMachineId", "ReclaimEnding", "Nothing"),
+    *("Set", "Ping", "GetMachineId", "Nothing"),
 ]
 SIGNATURES = [
     *(
@@ -260,18 +263,11 @@ def _bytes(address: str, made: Noise, count: int) -> int:
             raw.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
             raw.recv(4096)
             raw.sendall(b"BEGIN\r\n")
-            hello = Message(
-                destination="org.freedesktop.DBus",
-                path="/org/freedesktop/DBus",
-                interface="org.freedesktop.DBus",
-                member="Hello",
-                serial=1,
-            )
             data = bytearray(made.message(NAME)._marshall())
             for _ in range(made.random.randrange(1, 4)):
                 data[made.random.randrange(len(data))] = made.random.randrange(256)
             try:
-                raw.sendall(hello._marshall() + data)
+                raw.sendall(_hello() + data)
                 raw.settimeout(0.05)
                 while raw.recv(65536):
                     pass
@@ -283,9 +279,65 @@ def _bytes(address: str, made: Noise, count: int) -> int:
     return cut
 
 
+def _hello() -> bytes:
+    message = Message(
+        destination="org.freedesktop.DBus",
+        path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus",
+        member="Hello",
+        serial=1,
+    )
+    return bytes(message._marshall())
+
+
+def _greeted(address: str) -> socket.socket:
+    """A connection that has said Hello."""
+    raw = socket.socket(socket.AF_UNIX)
+    raw.connect(re.sub("^unix:path=", "", address))
+    raw.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+    raw.recv(4096)
+    raw.sendall(b"BEGIN\r\n" + _hello())
+    raw.recv(4096)
+    raw.setblocking(False)
+    return raw
+
+
+def pour(address: str, clients: int, seconds: float) -> dict[str, Any]:
+    call = Message(
+        destination=NAME,
+        path=PATH,
+        interface=MANAGER,
+        member="GetStatistics",
+        flags=MessageFlag.NO_REPLY_EXPECTED,
+        serial=2,
+    )
+    many = call._marshall() * 200
+    poll = select.poll()
+    raws = [_greeted(address) for _ in range(clients)]
+    by_fd = {raw.fileno(): raw for raw in raws}
+    left = dict.fromkeys(by_fd, many)
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN | select.POLLOUT)
+    print("begun", flush=True)
+    sent_bytes = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for fd, events in poll.poll(100):
+            if events & select.POLLIN:
+                by_fd[fd].recv(65536)
+            if events & select.POLLOUT:
+                sent = by_fd[fd].send(left[fd])
+                left[fd] = left[fd][sent:] or many
+                sent_bytes += sent
+    return {"sent": sent_bytes * 200 // len(many)}
+
+
 if __name__ == "__main__":
     what, address, *numbers = sys.argv[1:]
-    if what == "calls":
+    answer: dict[str, Any]
+    if what == "pour":
+        answer = pour(address, int(numbers[0]), float(numbers[1]))
+    elif what == "calls":
         answer = asyncio.run(calls(address, int(numbers[0]), float(numbers[1]), int(numbers[2])))
     else:
         answer = asyncio.run(noise(address, int(numbers[0]), int(numbers[1])))

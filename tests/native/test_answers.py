@@ -69,7 +69,7 @@ def test_introspection_during_a_sweep(
     launcher.config.write_text(launcher.config.read_text() + SETTINGS)
     run = launcher.start("--bus-address", bus.address)
     run.wait_told("READY=1")
-    run.wait_said("Teardowns are told")
+    bus.wait_name("org.logindguard1")
     tool = Tool(bus)
     idle_msec = sorted(tool.introspect_msec() for _ in range(20))
     top = hierarchy.mount / root.strip("/")

@@ -43,7 +43,7 @@ def bus(short_dir: Path) -> Iterator[Bus]:
 def run(launcher: Launcher, bus: Bus) -> Run:
     run = launcher.start("--bus-address", bus.address)
     run.wait_told("READY=1")
-    run.wait_said("Teardowns are told")
+    bus.wait_name("org.logindguard1")
     return run
 
 

@@ -27,6 +27,7 @@ DEADLINE_SEC = 0.3  # the hook's own 0.2 s, and 0.1 s to notice and to end
 # What a busy machine may add to that, in a test that shall not fail for it; the figure is told.
 SLACK_SEC = 3.0
 NOBODY = 65534
+FLOOD = (Path(__file__).parent / "flood.py").read_text()  # that user need not be able to read the checkout
 
 
 class Session:
@@ -80,7 +81,7 @@ class Session:
     def ask(self, argument: str = "", *, before: str = "", after: str = "", uid: int = 0) -> str:
         """What the daemon answers to a hook that lets us see it, and has time."""
         quiet = dict.fromkeys((" >/dev/null 2>&1", "exec 2>/dev/null", " --quiet"), "")
-        loud = self.hook("loud", **quiet, **{"KILL 0.2": "KILL 5"})
+        loud = self.hook("loud", **quiet, **{"KILL 0.2": "KILL 60"})
         script = f'{before}\nPAM_TYPE=close_session "{loud}" {argument}\n{after}'
         _, said = ended(self.leader(script, uid=uid))
         return said.strip()
@@ -99,7 +100,7 @@ class Session:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=90)
     return process.returncode, said
 
 
@@ -107,11 +108,19 @@ Open = Callable[[str], Session]
 
 
 @pytest.fixture
+def bus(short_dir: Path) -> Iterator[Bus]:
+    """With no more allowed than a system bus allows."""
+    short_dir.chmod(0o711)  # ordinary users connect too
+    bus = Bus(short_dir, policy=CHECKOUT / "dbus" / "org.logindguard1.conf", quiet=True)
+    yield bus
+    bus.kill()
+
+
+@pytest.fixture
 def open_session(root: str, bus: Bus, short_dir: Path) -> Iterator[Open]:
     hierarchy = detect()
     assert hierarchy is not None
     sessions = []
-    short_dir.chmod(0o711)
 
     def opened(name: str) -> Session:
         session = Session(hierarchy.mount / root.strip("/") / name, bus.address, short_dir)
@@ -132,11 +141,7 @@ def session(open_session: Open) -> Session:
 def guard(launcher: Launcher, bus: Bus) -> Run:
     run = launcher.start("--bus-address", bus.address, "--json")
     run.wait_told("READY=1")
-    deadline = time.monotonic() + 20
-    owner = ["busctl", f"--address={bus.address}", "status", "org.logindguard1"]
-    while subprocess.run(owner, capture_output=True, check=False).returncode != 0:
-        assert time.monotonic() < deadline, "the daemon has not got its name"
-        time.sleep(0.05)
+    bus.wait_name("org.logindguard1.Hook")
     return run
 
 
@@ -181,8 +186,8 @@ def test_ordinary_users_are_refused(session: Session, guard: Run) -> None:
 
 def test_a_call_from_outside_any_session_is_refused(bus: Bus, guard: Run) -> None:
     call = [
-        *("busctl", f"--address={bus.address}", "call", "org.logindguard1"),
-        *("/org/logindguard1", "org.logindguard1.Manager", "ReclaimEnding"),
+        *("busctl", f"--address={bus.address}", "call", "org.logindguard1.Hook"),
+        *("/org/logindguard1", "org.logindguard1.Hook", "ReclaimEnding"),
     ]
     done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode != 0
@@ -229,6 +234,37 @@ def test_two_hundred_logouts_at_once(open_session: Open, guard: Run, tell: Tell)
     )
     assert guard.process.poll() is None
     assert sessions[0].ask().startswith('s "')
+
+
+def test_a_flood_of_calls_does_not_reach_the_hook(session: Session, guard: Run, bus: Bus, tell: Tell) -> None:
+    """One user fills the queue that the bus keeps for the public name, as fast as the bus takes it."""
+    bus.wait_name("org.logindguard1")
+    flood = subprocess.Popen(
+        [
+            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+            *("/usr/bin/python3", "-W", "ignore", "-c", FLOOD, "pour", bus.address, "20", "300"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert flood.stdout is not None
+        assert flood.stdout.readline()
+        ask = ["busctl", f"--address={bus.address}", "--timeout=2", "call", "org.logindguard1"]
+        ask += ["/org/logindguard1", "org.freedesktop.DBus.Peer", "Ping"]
+        deadline = time.monotonic() + 120
+        while subprocess.run(ask, capture_output=True, check=False).returncode == 0:
+            assert time.monotonic() < deadline, "the flood does not fill the queue"
+            time.sleep(0.1)
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            assert session.ask().startswith('s "')
+            took.append(time.monotonic() - began)
+    finally:
+        flood.kill()
+        flood.communicate()
+    tell(f"in a flood the hook has its answer after {statistics.median(took) * 1000:.0f} ms (median of 5)")
+    assert guard.process.poll() is None
 
 
 class Ear:

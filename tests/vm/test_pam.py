@@ -79,7 +79,7 @@ class Host:
     def wait_served(self) -> None:
         """The hook does not start the guard: it has to have its name."""
         wait_until(
-            lambda: self.machine.run("busctl status org.logindguard1", check=False).status == 0,
+            lambda: self.machine.run("busctl status org.logindguard1.Hook", check=False).status == 0,
             timeout_sec=60,
             what="the guard is on the bus",
         )
