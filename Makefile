@@ -9,7 +9,7 @@ LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
 PACKAGES = \
 	klibc-utils python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
 	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-venv util-linux util-linux-extra procps \
-	bash zsh less tmux \
+	bash zsh less tmux gettext \
 	mmdebstrap debian-archive-keyring ca-certificates gpg gpgv mount e2fsprogs \
 	qemu-system-x86 qemu-utils openssh-client \
 	build-essential debhelper dh-python dpkg-dev fakeroot pybuild-plugin-pyproject python3-all python3-setuptools
@@ -20,7 +20,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help setup need-root test test-systems test-native test-load test-faults lint \
-	demo demo-native demo-vm deb clean
+	demo demo-native demo-vm deb pot clean
 
 help:
 	@echo 'make demo         show the guard at work: the two that follow, one after the other'
@@ -33,6 +33,7 @@ help:
 	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
+	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
 	@echo 'make setup        install what these need (each of them does so itself)'
 	@echo 'make clean        remove what was built'
 
@@ -108,6 +109,13 @@ deb: setup
 	cd build/deb/logindguard && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b
 	mv build/deb/*.deb build/deb/*.changes build/deb/*.buildinfo dist/
 	rm -rf build/deb
+
+# A translation is polkit/po/LANGUAGE.po: the package installs each one, and polkit finds it by gettext-domain.
+pot: setup
+	xgettext --its=polkit/po/polkit.its --from-code=UTF-8 --package-name=logindguard --sort-by-file \
+	  -o polkit/po/logindguard.pot polkit/org.logindguard1.policy
+	sed -i '/^"POT-Creation-Date:/d' polkit/po/logindguard.pot
+	for po in polkit/po/*.po; do msgmerge --quiet --update --backup=none $$po polkit/po/logindguard.pot; done
 
 clean:
 	$(ROOT) rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

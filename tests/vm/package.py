@@ -8,7 +8,10 @@ from pathlib import Path
 
 from tests.vm.image import CHECKOUT, RigError
 
-SOURCES = ("NEWS.md", "README.md", "dbus", "debian", "hook", "logindguard", "pyproject.toml", "units")
+SOURCES = (
+    *("NEWS.md", "README.md", "completions", "dbus", "debian", "hook", "logindguard", "polkit"),
+    *("pyproject.toml", "units"),
+)
 MAKE_TIMEOUT_SEC = 300
 
 

@@ -202,6 +202,16 @@ def test_calling_it_starts_it(machine: Machine) -> None:
     assert machine.run(f"systemctl is-active {UNIT}").stdout.strip() == "active"
 
 
+def test_the_readmes_calls(machine: Machine) -> None:
+    lines = re.findall(r"^    ((?:busctl|gdbus) .*)$", README.read_text(), re.MULTILINE)
+    said = [machine.run(line).stdout for line in lines]
+    assert ".ListReclaims" in said[0]
+    assert get(machine, "Paused") == "true"
+    assert "'teardowns_total': <uint64 " in said[2]
+    for line in (lines[0], lines[2]):  # which only look
+        machine.run(line, user="alice")
+
+
 def test_the_readmes_client(machine: Machine) -> None:
     [program] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     said = machine.run("/usr/bin/python3 -W ignore -", data=program.encode()).stdout
