@@ -214,6 +214,7 @@ class Control(Overview):
     async def _wants(self, kind: JobKind, subject: str) -> Callable[[str], bool]:
         """Picks the live parents that a request means, by path."""
         if kind is JobKind.SWEEP:
+            await self._check_path(subject or "/")
             return lambda path: within(path, subject or "/")
         missing = Error.NO_SUCH_UNIT if kind is JobKind.RECLAIM_UNIT else Error.NO_SUCH_SESSION
         unit = subject if kind is JobKind.RECLAIM_UNIT else units.scope_of(subject)
@@ -226,6 +227,18 @@ class Control(Overview):
         if not live and parent is None:
             raise CallError(missing, f"No cgroup of {unit} is there, and none ended lately.")
         return lambda path: path == parent or any(within(path, each) for each in live)
+
+    async def _check_path(self, path: str) -> None:
+        """A subtree that is misspelt would be found swept."""
+        hierarchy = self._backend.hierarchy
+        try:
+            (await asyncio.get_running_loop().run_in_executor(self._tools, hierarchy.open, path)).close()
+        except CgroupGone as error:
+            raise CallError(Error.INVALID_ARGS, f"There is no cgroup {path}.") from error
+        except KernelError as error:
+            raise CallError(Error.FAILED, f"{path} cannot be opened: {error}.") from error
+        if self._roots and not any(within(path, root) or within(root, path) for root in self._roots):
+            raise CallError(Error.INVALID_ARGS, f"The settings leave {path} alone: it is not below roots.")
 
     def _places(self, unit: str) -> tuple[list[str], str | None]:
         """Where the unit lives, and where what it left lately hangs."""

@@ -71,8 +71,8 @@ def _verb(name: str) -> Verb:
     if name in VERBS:
         return VERBS[name]
     near = difflib.get_close_matches(name, VERBS, 1)
-    hint = f", did you mean '{near[0]}'?" if near else "."
-    raise Failure(f"Unknown command '{name}'{hint}", Exit.USAGE)
+    hint = f"did you mean '{near[0]}'?" if near else "see 'logindguardctl --help'."
+    raise Failure(f"Unknown command '{name}', {hint}", Exit.USAGE)
 
 
 def _check_options(options: argparse.Namespace, verb: Verb) -> None:

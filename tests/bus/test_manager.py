@@ -365,6 +365,22 @@ async def test_a_sweep_of_one_subtree(root: Client, rig: Rig) -> None:
     assert rig.backend.reclaimed() == [BOB]
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_sweep_of_no_cgroup(root: Client, rig: Rig, dry_run: bool) -> None:
+    options = {"path": Variant("s", "/usr.slice"), "dry_run": Variant("b", dry_run)}
+    assert await error(root, "Sweep", "a{sv}", options) == (
+        "freedesktop.DBus.Error.InvalidArgs",
+        "There is no cgroup /usr.slice.",
+    )
+    rig.control._roots = ("/user.slice",)
+    options["path"] = Variant("s", "/system.slice")
+    assert (await error(root, "Sweep", "a{sv}", options))[1].startswith(
+        "The settings leave /system.slice alone"
+    )
+    for path in ("/", ALICE):
+        await ask(root, "Sweep", "a{sv}", {**options, "path": Variant("s", path)})
+
+
 async def test_a_unit_that_lives_and_one_that_ended(root: Client, rig: Rig) -> None:
     rig.backend.hold(ALICE, 3, 10 * MIB)
     rig.backend.hold(BOB, 2, MIB)

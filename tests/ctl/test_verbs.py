@@ -51,7 +51,8 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("argv", "sentence"),
         [
-            (["frobnicate"], "Unknown command 'frobnicate'."),
+            (["frobnicate"], "Unknown command 'frobnicate', see 'logindguardctl --help'."),
+            (["reclaim", "ssh"], "'ssh' is no session; a unit is named in full, such as ssh.service."),
             (["hstory"], "Unknown command 'hstory', did you mean 'history'?"),
             (["list", "x"], "Too many arguments for 'list'."),
             (["sweep", ""], "An argument is empty."),

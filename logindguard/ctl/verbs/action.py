@@ -18,6 +18,7 @@ from ..times import parse_duration
 
 PLAN = (Column("CGROUP", shrink=28, keep_end=True), Column("FILE"), Column("VALUE"), Column("PURPOSE"))
 _UNIT = re.compile(r".+\.(scope|service|slice)")
+_SESSION = re.compile(r"c?[0-9]+")  # as logind names them
 
 
 async def sweep(context: Context) -> Exit:
@@ -30,6 +31,8 @@ async def sweep(context: Context) -> Exit:
 async def reclaim(context: Context) -> Exit:
     name = context.options.argument
     member = "ReclaimUnit" if _UNIT.fullmatch(name) else "ReclaimSession"
+    if member == "ReclaimSession" and not _SESSION.fullmatch(name):
+        raise Failure(f"'{name}' is no session; a unit is named in full, such as {name}.service.", Exit.USAGE)
     return await _start(context, member, (name,), {})
 
 

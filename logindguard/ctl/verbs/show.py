@@ -41,7 +41,8 @@ async def _find(service: Service, name: str) -> Record:
     if not _ID.fullmatch(name):
         if last := await service.reclaims(most=1, wanted=lambda record: name in units_of(record)):
             return last[0]
-        raise Failure(f"There is no record of unit '{name}'.", Exit.NOT_FOUND)
+        hint = "" if "." in name else "; a unit is named in full, such as session-67.scope"
+        raise Failure(f"There is no record of unit '{name}'{hint}.", Exit.NOT_FOUND)
     if len(name) == FULL_ID:
         [found] = await service.call("GetReclaim", "s", name)
         return dict(found)
