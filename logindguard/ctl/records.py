@@ -69,8 +69,8 @@ def what(record: Record) -> str:
 
 
 def dying_change(record: Record) -> str:
-    """ "9 -> 3"; "" where the numbers are those of the whole machine, as on cgroup v1."""
-    if record.get("mode") == "shared":
+    """ "9 -> 3"; "" where nothing was counted, or the whole machine, as on cgroup v1."""
+    if record.get("mode") == "shared" or record.get("target_inode") == 0:
         return ""
     return f"{record.get('dying_before', 0)} -> {record.get('dying_after', 0)}"
 

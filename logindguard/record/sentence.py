@@ -28,6 +28,8 @@ def _told(record: ReclaimRecord, what: str) -> str:
             return f"{did}; kept {size(record.mapped_kept_bytes)} that live processes map"
         case Outcome.UNCHANGED:
             return f"could release nothing of {what}, {dying}; {record.reason}"
+        case Outcome.SKIPPED if record.way is Way.BEFORE or not record.target_inode:  # nothing was counted
+            return f"left {what} alone; {record.reason}"
         case Outcome.SKIPPED if not record.dying_before:
             return f"nothing dying is left of {what}"
         case Outcome.SKIPPED:

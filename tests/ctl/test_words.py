@@ -6,7 +6,7 @@ import pytest
 
 from logindguard.ctl import pager
 from logindguard.ctl.command_line import help_text
-from logindguard.ctl.records import what
+from logindguard.ctl.records import dying_change, what
 from logindguard.ctl.table import Cell, Column, footer, table
 from logindguard.ctl.terminal import Colour, Terminal, ellipsize, look_at, width
 from logindguard.ctl.times import ago, parse_duration, parse_time, stamp
@@ -210,6 +210,8 @@ class TestWhatARecordIsAbout:
     def test_it_counts_what_it_does_not_name(self) -> None:
         teardowns = [{"unit": f"session-{number}.scope", "session_id": str(number)} for number in (1, 2)]
         assert what({"teardowns": []}) == ""
+        assert dying_change({"dying_before": 3, "dying_after": 1, "target_inode": 7}) == "3 -> 1"
+        assert dying_change({"dying_before": 0, "dying_after": 0, "target_inode": 0}) == ""
         assert what({"teardowns": teardowns[:1]}) == "session 1"
         assert what({"teardowns": teardowns}) == "2 sessions"
         assert what({"teardowns": teardowns, "context": {UNNAMED: "40"}}) == "42 sessions"

@@ -147,6 +147,19 @@ RECORD = ReclaimRecord(
             "user.slice: nothing dying is left of 3 ended sessions (alice, bob)",
         ),
         (
+            {
+                "outcome": Outcome.SKIPPED,
+                "dying_before": 0,
+                "target_inode": 0,
+                "reason": "paused until later",
+            },
+            "user.slice: left 3 ended sessions (alice, bob) alone; paused until later",
+        ),
+        (
+            {"outcome": Outcome.SKIPPED, "dying_before": 0, "way": Way.BEFORE, "reason": "no headroom"},
+            "user.slice: left 3 ended sessions (alice, bob) alone; no headroom",
+        ),
+        (
             {"outcome": Outcome.GONE},
             "user.slice: was removed before the page cache of 3 ended sessions (alice, bob) was released",
         ),
