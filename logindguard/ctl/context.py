@@ -62,12 +62,12 @@ class Context:
         interactive = not self.options.no_ask_password and self.world.stdin.isatty()
         return await Service.connect(self.world.bus_address, interactive=interactive)
 
-    async def service_or_say(self) -> Service | None:
-        """None where it does not run; that the kernel is read instead was said then."""
+    async def service_or_say(self, instead: str = "read from the kernel directly") -> Service | None:
+        """None where it does not run; what is done instead was said then."""
         try:
             return await self.service()
         except ServiceAbsent as absent:
-            self.out.note(f"{absent.reason}: read from the kernel directly.")
+            self.out.note(f"{absent.reason}: {instead}.")
             return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from .fakes import Peer
 from .rig import Rig, serving
 
 FILES = Path(__file__).parents[2] / "dbus"
+TESTS = Path(__file__).parents[1]
 NOBODY = 65534
 
 
@@ -73,8 +76,28 @@ async def test_the_introspection_file_is_the_interface(strict_daemon: Daemon, se
 
 def test_every_error_is_documented() -> None:
     text = (FILES / f"{MANAGER}.xml").read_text()
-    ours = [error.rpartition(".")[2] for error in Error if error.startswith(f"{BUS_NAME}.Error.")]
+    names = {error.rpartition(".")[2]: error for error in Error}
+    ours = [name for name, error in names.items() if error.startswith(f"{BUS_NAME}.Error.")]
     assert [name for name in ours if name not in text] == []
+    told = re.findall(r"Errors:\s+([^.]*)", text)
+    assert told
+    for name in re.findall(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+", " ".join(told)):
+        assert name in names
+
+
+def test_every_member_and_error_is_in_a_test() -> None:
+    """One that is added to the interface is added to a test, which names it as it is called."""
+    written: set[str] = set()
+    for file in TESTS.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                written |= set(re.findall(r"\w+", node.value))
+    interface = ElementTree.parse(FILES / f"{MANAGER}.xml").getroot().find("interface")
+    assert interface is not None
+    members = [each.get("name") for each in interface]
+    # Those of the hook are told as sentences there.
+    errors = [error.rpartition(".")[2] for error in Error if not error.startswith(f"{BUS_NAME}.Hook.")]
+    assert [name for name in (*members, *errors) if name not in written] == []
 
 
 async def test_anybody_may_read(strict_daemon: Daemon, served: Rig) -> None:

@@ -611,6 +611,40 @@ async def test_polkit_allows(alice: User, root: Client, authority: FakePolkit, r
     assert (await alice.call("Sweep", "a{sv}", {}))[0] == 1
 
 
+async def test_each_change_is_allowed_by_its_action(
+    alice: User, root: Client, authority: FakePolkit, rig: Rig
+) -> None:
+    rig.backend.hold(ALICE, 3, MIB)
+    authority.verdict = [True, False, {}]
+    for call, _ in CHANGING:
+        await alice.call(*call)
+    await until(lambda: [body[1] for body in jobs_finished(root)] == ["done"] * 3)
+    assert rig.backend.reclaimed() == [ALICE]
+
+
+async def test_polkit_that_hangs_is_a_no(
+    alice: User, root: Client, authority: FakePolkit, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rig.api is not None
+    monkeypatch.setattr(rig.api._polkit, "_deadline_sec", 0.2)
+    authority.silent.add("CheckAuthorization")
+    rig.backend.hold(BOB, 3, MIB)
+    job, _ = await ask(root, "Sweep", "a{sv}", {"path": Variant("s", ALICE)})
+    for call, _ in CHANGING:
+        assert await refusal(alice, *call) == "AccessDenied"
+    assert await refusal(alice, "CancelJob", "u", job) == "AccessDenied"
+    assert await refusal(alice, "GetReclaim", "s", f"{2:032x}") == "AccessDenied"
+    assert [row["path"] for row in await alice.call("ListResidues")] == ["/user.slice"]
+    assert len(await alice.call("ListReclaims", "ttu", 0, 0, 0)) == 2
+    assert not {"uid", "subject"} & set((await alice.call("ListJobs"))[0])
+    authority.calls.clear()
+    await alice.call("GetStatistics")  # names nobody, so nobody is asked
+    await alice.get("PauseReason")
+    assert "CheckAuthorization" not in authority.calls
+    assert rig.backend.reclaimed() == []
+    assert rig.reloads == []
+
+
 async def test_without_polkit_only_root_may(alice: User, root: Client, rig: Rig) -> None:
     for call, _ in CHANGING:
         assert await refusal(alice, *call) == "AccessDenied"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from logindguard.dbus.names import BUS_NAME, MANAGER, Error
+from logindguard.dbus.polkit import Action
 from logindguard.model import Mode
 from logindguard.signals.bus import SystemBus
 from tests.unit.fake_backend import MIB
@@ -38,6 +40,28 @@ async def client(daemon: Daemon) -> str:
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0, out.decode()
     return out.decode()
+
+
+def test_every_name_in_it_is_there() -> None:
+    text = README.read_text()
+    interface = (README.parent / "dbus" / f"{MANAGER}.xml").read_text()
+    members = re.findall(r'<(?:method|property|signal) name="(\w+)"', interface)
+    known = {
+        BUS_NAME,
+        MANAGER,
+        f"{BUS_NAME}.Hook",
+        *Action,
+        *Error,
+        *(f"{MANAGER}.{member}" for member in members),
+    }
+    files = {f"{MANAGER}.xml", *(file.name for file in (README.parent / "polkit").iterdir())}
+    assert set(re.findall(r"org\.logindguard1[\w.-]*\w", text)) <= known | files
+    [section] = re.findall(r"## From other programs\n(.*?)\n## ", text, re.DOTALL)
+    for action in Action:
+        assert action in section or f"`.{action.rpartition('.')[2]}`" in section
+    assert {"JobFinished", "Pause", "GetStatistics"} <= set(members)
+    for member in re.findall(r"guard\.(?:get|on|call)_(\w+)", section):
+        assert "".join(word.title() for word in member.split("_")) in members
 
 
 async def test_the_readmes_client(daemon: Daemon, rig: Rig) -> None:

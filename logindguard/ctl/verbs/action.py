@@ -113,7 +113,7 @@ async def reload(context: Context) -> Exit:
 
 async def restore(context: Context) -> Exit:
     """By the service where it runs, by ourselves otherwise: both hold the ledger's lock."""
-    service = await context.service_or_say()
+    service = await context.service_or_say("done without it")
     if service is None:
         restored = local.put_back(context.world.roots)
         found = {"restored": restored.restored, "not_ours": restored.not_ours, "gone": restored.gone}
