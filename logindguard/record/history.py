@@ -17,8 +17,10 @@ Hard facts (sd-journal(3), systemd.journal-fields(7); python3-systemd 235):
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ MAX_SEC = 10.0
 MAX_USEC = 1 << 55  # no valid time in sd-journal
 RECORDS = (Kind.RECLAIMED, Kind.SKIPPED, Kind.FAILED)
 _CHECK_EVERY = 256  # entries between two looks at the clock
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Records have no cycles, and to look for some among 100,000 takes a sixth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class HistoryUnavailable(Exception):
@@ -55,6 +69,7 @@ class History:
         self._directory = directory
         self._unit = unit
 
+    @_uncollected()
     def find(
         self,
         *,
