@@ -76,8 +76,10 @@ class Daemon:
         self._reclaimer = Reclaimer(
             backend, settings.config, prompt=self._prompt, idle=self._idle, held=lambda: self._pause.reason
         )
-        self._guard = Guard(self._reclaimer, tell=self._tell, leave=self._leave)
         self._registry = Registry(self._covers, self._heard)
+        self._guard = Guard(
+            self._reclaimer, tell=self._tell, leave=self._leave, lives_on=self._registry.lives_on
+        )
         self._watch = CgroupWatch(backend.hierarchy.mount, settings.config.roots, self._registry)
         hook = Hook(
             self._reclaimer, self._guard.endings, self._registry, config=lambda: self._settings.config

@@ -23,14 +23,24 @@ class Busy(Exception):
 
 
 class Endings:
-    """Serves cgroups that are about to go. `tell` gets the records, `note_busy` hears of each change."""
+    """Serves cgroups that are about to go. `tell` gets the records, `note_busy` hears of each change.
+
+    No write is begun for a stop job once `lives_on` says that its cgroup is not about to go any more.
+    """
 
     def __init__(
-        self, reclaimer: Reclaimer, *, tell: Callable[[ReclaimRecord], None], note_busy: Callable[[], None]
+        self,
+        reclaimer: Reclaimer,
+        *,
+        tell: Callable[[ReclaimRecord], None],
+        note_busy: Callable[[], None],
+        lives_on: Callable[[Teardown], bool],
     ) -> None:
         self._reclaimer = reclaimer
         self._tell = tell
         self._note_busy = note_busy
+        self._lives_on = lives_on
+        self._emptied: set[int] = set()  # inodes that a stop job is being served for
         self._tasks: set[asyncio.Task[ReclaimRecord]] = set()
         self._resting = 0  # of the tasks
         self._stopping = False
@@ -51,8 +61,9 @@ class Endings:
             task.cancel()
 
     def serve_stop_job(self, teardown: Teardown) -> None:
-        """Reclaim what the unit's processes do not map, again and again until the cgroup is gone."""
-        if len(self._tasks) >= MAX_JOBS:
+        """Reclaim what no process of the cgroup maps, again and again until it or the job is gone."""
+        inode = teardown.inode
+        if len(self._tasks) >= MAX_JOBS or inode in self._emptied:
             return
         pause_sec = FIRST_PAUSE_SEC
 
@@ -65,16 +76,15 @@ class Endings:
             finally:
                 self._rests(-1)
 
-        self._start(
-            Job(
-                way=Way.BEFORE,
-                path=teardown.path,
-                teardowns=(teardown,),
-                should_stop=lambda: self._stopping,
-                max_usec=JOB_USEC,
-            ),
-            rest,
+        job = Job(
+            way=Way.BEFORE,
+            path=teardown.path,
+            teardowns=(teardown,),
+            should_stop=lambda: self._stopping or self._lives_on(teardown),
+            max_usec=JOB_USEC,
         )
+        self._emptied.add(inode)
+        self._start(job, rest).add_done_callback(lambda _: self._emptied.discard(inode))
 
     async def serve_hook(self, teardown: Teardown, deadline_usec: int) -> ReclaimRecord:
         """Reclaim a cgroup whose processes are gone, at once or not at all. Raises Busy.

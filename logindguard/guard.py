@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Turns teardowns into reclaims. `tell` gets each record, `leave` what the sweep shall come back to."""
+    """Turns teardowns into reclaims. `tell` gets each record, `leave` what the sweep shall come back to.
+
+    `lives_on` says whether the stop job of a teardown has ended and its cgroup has not; from any thread.
+    """
 
     def __init__(
         self,
@@ -31,13 +34,14 @@ class Guard:
         *,
         tell: Callable[[ReclaimRecord], None],
         leave: Callable[[ReclaimRecord, Decision], None],
+        lives_on: Callable[[Teardown], bool] = lambda teardown: False,
     ) -> None:
         self._reclaimer = reclaimer
         self._tell = tell
         self._leave = leave
         self._settler = Settler()
         self._wake = asyncio.Event()
-        self.endings = Endings(reclaimer, tell=tell, note_busy=self._note_busy)
+        self.endings = Endings(reclaimer, tell=tell, note_busy=self._note_busy, lives_on=lives_on)
         self._reclaiming = False
         self._stopping = False
         self.free = asyncio.Event()  # set while nothing is served; a sweep waits for it

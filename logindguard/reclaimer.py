@@ -213,9 +213,9 @@ class Reclaimer:
             if isinstance(decision, Reclaim):
                 left_usec = job.max_usec - (now_usec() - account.started_usec)
                 plan = replace(decision, window_usec=max(0, min(decision.window_usec, left_usec)))
-                window = await self._booked(
-                    account, job, self.backend.reclaim_ending, reading.residue, plan, self._stop(job)
-                )
+                window = await self._booked(account, job, self._ending_window, job, reading.residue, plan)
+                if window is None:
+                    return
                 account.windows.append(window)
                 account.last = window.after
                 gave = window.freed_bytes > 0
@@ -224,6 +224,11 @@ class Reclaimer:
             if rest is None or job.should_stop() or now_usec() - account.started_usec >= job.max_usec:
                 return
             await rest(gave)
+
+    def _ending_window(self, job: Job, residue: Residue, plan: Reclaim) -> Window | None:
+        """On the worker, where others may have had their turns since it was decided."""
+        stop = self._stop(job)
+        return None if stop() else self.backend.reclaim_ending(residue, plan, stop)
 
     def _record(self, account: _Account, job: Job, outcome: Outcome, reason: str) -> ReclaimRecord:
         windows, last = account.windows, account.last

@@ -64,6 +64,9 @@ class Manager(ABC):
     async def introduce(self) -> None:
         """What is to be asked or told at the start, and again when the manager was restarted."""
 
+    def lost_sight(self) -> None:  # noqa: B027  # most remember nothing that can grow old
+        """From now on, or for a while, what the manager says may not be heard."""
+
     async def start(self) -> None:
         """Listens, then introduces itself; BusError when the bus refuses the former."""
         for member, signature, handler in self.signals():
@@ -78,12 +81,14 @@ class Manager(ABC):
         self._owner_changed(await self._bus.track(self.NAME, self._owner_changed))
 
     def stop(self) -> None:
+        self.lost_sight()
         self._chores.stop()
         if self._meeting is not None:
             self._meeting.cancel()
             self._meeting = None
 
     def _owner_changed(self, owner: str) -> None:
+        self.lost_sight()
         if self._meeting is not None:
             self._meeting.cancel()
             self._meeting = None

@@ -41,7 +41,7 @@ class _Live:
     inode: int
     uid: int | None
     description: Description | None = None
-    ending_told: bool = False
+    ending: bool = False  # a stop job is at work, and that was told
 
 
 class Registry:
@@ -90,7 +90,7 @@ class Registry:
 
     def awaits_ending(self, unit: str) -> bool:
         """Whether `ending(unit)` would tell something new."""
-        return any(not self._live[path].ending_told for path in self._paths.get(unit, ()))
+        return any(not self._live[path].ending for path in self._paths.get(unit, ()))
 
     def appeared(self, path: str, inode: int, now_usec: int) -> None:
         """A cgroup is there. Another one known at its path has ended unheard of."""
@@ -140,9 +140,19 @@ class Registry:
         """A stop job was queued for one of the system manager's units."""
         for path in list(self._paths.get(unit, ())):
             live = self._live[path]
-            if not live.ending_told:
-                live.ending_told = True
+            if not live.ending:
+                live.ending = True
                 self._tell(path, live, Phase.ENDING, source, now_usec)
+
+    def ending_over(self, unit: str) -> None:
+        """The stop job has ended, or nothing is heard of it any more: what is still there may live on."""
+        for path in self._paths.get(unit, ()):
+            self._live[path].ending = False
+
+    def lives_on(self, teardown: Teardown) -> bool:
+        """Whether the cgroup, which was told to be ending, is there and no longer so. Any thread may ask."""
+        live = self._live.get(teardown.path)
+        return live is not None and live.inode == teardown.inode and not live.ending
 
     def ending_at(self, path: str, inode: int, source: Source, now_usec: int) -> Teardown | None:
         """The teardown of the cgroup at `path`, which somebody in it announces; None: not covered."""

@@ -169,8 +169,10 @@ class FakeSystemd1(Peer):
         self._jobs[f"{self.PATH}/job/{job_id}"] = job_type
         self._emit("JobNew", "uos", job_id, f"{self.PATH}/job/{job_id}", unit)
 
-    def job_removed(self, unit: str) -> None:
-        self._emit("JobRemoved", "uoss", 1, f"{self.PATH}/job/1", unit, "done")
+    def job_removed(self, unit: str, result: str = "done") -> None:
+        """The job that was made last is over."""
+        job_id = len(self._jobs)
+        self._emit("JobRemoved", "uoss", job_id, f"{self.PATH}/job/{job_id}", unit, result)
 
     def reloading(self, active: bool) -> None:
         self._emit("Reloading", "b", active)

@@ -42,8 +42,9 @@ async def settle(bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1) -> No
     [
         pytest.param("mkdir new rmdir removed", [ENDED], id="a natural end"),
         pytest.param("mkdir stop rmdir removed", [ENDING, ENDED], id="a stop job"),
-        pytest.param("mkdir stop job-removed stop rmdir removed removed", [ENDING, ENDED],
-                     id="everything twice"),
+        pytest.param("mkdir stop stop rmdir removed removed", [ENDING, ENDED], id="everything twice"),
+        pytest.param("mkdir stop job-removed stop rmdir removed", [ENDING, ENDING, ENDED],
+                     id="a stop job that was canceled, and another"),
         pytest.param("mkdir rmdir removed new removed new removed new removed", [ENDED],
                      id="logind looks the dead scope up three times"),
         pytest.param("mkdir new removed new removed", [], id="removed, but its directory stays"),
@@ -95,6 +96,73 @@ async def test_only_jobs_of_live_covered_units_are_looked_at(
     systemd1.job_new("session-3.scope", "stop")
     await settle(bus, systemd1, source)
     assert systemd1.calls == ["Get"]
+
+
+@pytest.mark.parametrize("result", ["canceled", "failed", "timeout", "dependency", "done"])
+async def test_what_a_stop_job_left_is_not_ending(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, result: str
+) -> None:
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    await settle(bus, systemd1, source)
+    [teardown] = tree.told
+    assert not tree.registry.lives_on(teardown)
+    systemd1.job_removed("session-3.scope", result)
+    await settle(bus, systemd1, source)
+    assert tree.registry.lives_on(teardown)
+    tree.rmdir(SCOPE)
+    systemd1.unit_removed("session-3.scope")
+    await settle(bus, systemd1, source)
+    assert not tree.registry.lives_on(teardown)  # gone is not alive
+    assert not source._jobs
+
+
+async def test_a_job_that_ends_before_it_was_looked_at(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree
+) -> None:
+    """What it is, and that it was canceled, come in one turn of the loop."""
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    while not len(source._chores):  # noqa: ASYNC110  # the errand is to begin while nothing is read
+        await asyncio.sleep(0)
+    with not_reading(bus):
+        await until(lambda: systemd1.calls == ["Get"])
+        systemd1.job_removed("session-3.scope", "canceled")
+        await systemd1.flush()
+    await settle(bus, systemd1, source)
+    assert (tree.told, source._jobs) == ([], {})
+
+
+@pytest.mark.parametrize("loss", ["a new systemd", "the connection"])
+async def test_where_the_end_of_a_job_may_go_unheard_nothing_is_ending(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, loss: str
+) -> None:
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    await settle(bus, systemd1, source)
+    [teardown] = tree.told
+    assert not tree.registry.lives_on(teardown)
+    if loss == "the connection":
+        source.stop()
+    else:
+        await systemd1.disown(FakeSystemd1.NAME)
+    await until(lambda: tree.registry.lives_on(teardown))
+
+
+async def test_a_stranger_ends_no_job(
+    bus: SystemBus, systemd1: FakeSystemd1, source: Systemd1, tree: Tree, stranger: Peer
+) -> None:
+    tree.mkdir(SCOPE)
+    systemd1.job_new("session-3.scope", "stop")
+    await settle(bus, systemd1, source)
+    stranger.emit(
+        *("org.freedesktop.systemd1.Manager", "JobRemoved", FakeSystemd1.PATH, "uoss"),
+        *(1, "/org/freedesktop/systemd1/job/1", "session-3.scope", "canceled"),
+        to=bus.unique_name,
+    )
+    await stranger.flush()
+    await settle(bus, systemd1, source)
+    assert not tree.registry.lives_on(tree.told[0])
 
 
 @pytest.mark.parametrize("trouble", ["silent", "error"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ class Rig:
     guard: Guard
     told: list[ReclaimRecord] = field(default_factory=list)
     left: list[ReclaimRecord] = field(default_factory=list)
+    alive: bool = False  # the stop job has ended, and the cgroup has not
 
     def teardown(self, phase: Phase, source: Source = Source.PAM, inode: int = 0) -> Teardown:
         return Teardown(
@@ -54,6 +56,7 @@ async def rig() -> AsyncIterator[Rig]:
             reclaimer,
             tell=lambda record: rig.told.append(record),
             leave=lambda record, decision: rig.left.append(record),
+            lives_on=lambda teardown: rig.alive,
         )
         rig = Rig(backend, reclaimer, guard)
         running = asyncio.create_task(guard.run())
@@ -145,6 +148,43 @@ async def test_observing_hooks_write_nothing(rig: Rig) -> None:
     assert (record.outcome, record.reason) == (Outcome.SKIPPED, "this kernel heals itself")
     assert rig.backend.calls == []
     assert rig.told == []
+
+
+async def test_nothing_is_written_once_a_stop_job_is_over(rig: Rig) -> None:
+    rig.backend.hold(SCOPE, 0, 800 * MIB)
+    rig.guard.heard(rig.teardown(Phase.ENDING, Source.SYSTEMD1))
+    await until(lambda: len(rig.backend.reclaimed()) == 2)
+    rig.alive = True
+    before = len(rig.backend.reclaimed())
+    await until(lambda: not rig.guard.endings._tasks)
+    assert len(rig.backend.reclaimed()) <= before + 1  # what was in the kernel then
+    rig.alive = False  # and another begins
+    rig.guard.heard(rig.teardown(Phase.ENDING, Source.SYSTEMD1))
+    await until(lambda: len(rig.backend.reclaimed()) > before + 1)
+    rig.guard.stop()
+    await until(lambda: not rig.guard.endings._tasks)
+
+
+async def test_a_stop_job_that_is_over_before_its_turn_writes_nothing(rig: Rig) -> None:
+    rig.backend.hold(SCOPE, 0, 8 * MIB)
+    gate = threading.Event()
+    busy = asyncio.create_task(rig.reclaimer.call(gate.wait, 60))
+    rig.guard.heard(rig.teardown(Phase.ENDING, Source.SYSTEMD1))
+    await asyncio.sleep(0.02)
+    rig.alive = True
+    gate.set()
+    await busy
+    await until(lambda: not rig.guard.endings._tasks)
+    assert rig.backend.reclaimed() == []
+
+
+async def test_a_cgroup_is_served_for_one_stop_job_at_a_time(rig: Rig) -> None:
+    rig.backend.hold(SCOPE, 0, MIB, mapped_bytes=MIB)
+    for _ in range(3):
+        rig.guard.heard(rig.teardown(Phase.ENDING, Source.SYSTEMD1))
+    assert len(rig.guard.endings._tasks) == 1
+    rig.guard.stop()
+    await until(lambda: not rig.guard.endings._tasks)
 
 
 async def test_stopping_ends_a_stop_job_that_pauses(rig: Rig) -> None:
