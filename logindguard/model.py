@@ -136,6 +136,8 @@ class Reading:
     read_usec: int = 0  # CPU time that this reading took: memory.stat of a sick host takes up to a second
     shields: bool = True  # live cgroups beside the dying ones can be shielded
     live_bytes: int = 0  # anon and file of live cgroups that a reclaim could take, where none can be shielded
+    gave_bytes: int = 0  # by dying memcgs here of late, where none can be shielded
+    lost_bytes: int = 0  # by live ones meanwhile, at most
     usage_bytes: int = 0  # memory.current, which does not lag as memory.stat does; of an ending cgroup only
     may_forbid_swap: bool = False  # memory.swap.max of the target can be 0 meanwhile
     spares_mapped: bool = True  # a reclaim can be stopped short of the mapped pages of dying memcgs

@@ -103,10 +103,15 @@ def _shared(reading: Reading, config: Config) -> Skip | Wait | None:
         return Skip(reason="live cgroups beside it could lose page cache, and reclaim.shared is off")
     if reading.swap_on:
         return Skip(reason="swap is in use, and live cgroups beside it could be swapped out")
-    if reading.live_bytes > limits.shared_ratio * residue.file_bytes:
+    # The kernel takes a little of each memcg in turn: most of a residue has to go before any is freed. So
+    # what went before counts on both sides, or the end, which all of it was for, would never be due.
+    gain_bytes = residue.file_bytes + reading.gave_bytes
+    if reading.live_bytes + reading.lost_bytes > limits.shared_ratio * gain_bytes:
+        lost = f" and lost {reading.lost_bytes >> 10} KiB of late" if reading.lost_bytes else ""
         return Wait(
-            reason=f"live cgroups beside it hold {reading.live_bytes >> 10} KiB, over {limits.shared_ratio:g}"
-            f" (reclaim.shared_ratio) of the {residue.file_bytes >> 10} KiB that dying ones hold"
+            reason=f"live cgroups beside it hold {reading.live_bytes >> 10} KiB{lost},"
+            f" over {limits.shared_ratio:g} (reclaim.shared_ratio) of the {gain_bytes >> 10} KiB"
+            f" that dying ones hold{' or gave' if reading.gave_bytes else ''}"
         )
     return None
 

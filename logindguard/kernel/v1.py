@@ -33,6 +33,7 @@ from .cost import MIN_WRITE_BYTES, WriteCost
 from .features import Features
 from .idle import thread_cpu_usec
 from .interrupt import Interrupter
+from .lately import Lately
 from .noswap import V1_FILE, can_forbid_swap, no_swap
 from .pressure import HostMemory, read_host_memory
 from .v1_count import total_dying
@@ -76,6 +77,10 @@ class V1Backend(Confined):
         self._proc = proc
         self._interrupter = Interrupter()
         self._cost = WriteCost()
+        self._gave, self._lost = (
+            Lately(),
+            Lately(),
+        )  # by dying memcgs, and by live ones, until all is released
 
     # Counting
 
@@ -146,6 +151,8 @@ class V1Backend(Confined):
             read_usec=read_usec,
             shields=False,
             live_bytes=live_bytes,
+            gave_bytes=self._gave.at(residue.inode),
+            lost_bytes=self._lost.at(residue.inode),
             may_forbid_swap=may_forbid_swap,
         )
 
@@ -164,6 +171,7 @@ class V1Backend(Confined):
         # The counters lag behind, the usage does not; it has what live cgroups lost in it.
         freed_bytes = max(first.file_bytes - left.file_bytes, slices.gave_bytes - lost_pages * PAGE_BYTES, 0)
         outcome, reason = _verdict(left, freed_bytes, exhausted=slices.exhausted)
+        self._book(residue.inode, outcome, freed_bytes, lost_pages * PAGE_BYTES)
         return Window(
             outcome=outcome,
             reason=reason,
@@ -176,6 +184,14 @@ class V1Backend(Confined):
             wall_usec=int((time.monotonic() - started) * 1e6),
             longest_write_usec=slices.longest_usec,
         )
+
+    def _book(self, inode: int, outcome: Outcome, freed_bytes: int, lost_bytes: int) -> None:
+        if outcome is Outcome.RELEASED:
+            self._gave.forget(inode)
+            self._lost.forget(inode)
+        else:
+            self._gave.book(inode, freed_bytes)
+            self._lost.book(inode, lost_bytes)
 
     def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
         with self._open(residue) as target:

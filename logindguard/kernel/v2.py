@@ -34,7 +34,7 @@ from .cost import MIN_WRITE_BYTES
 from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
 from .idle import thread_cpu_usec
-from .mapped import MappedLoss
+from .lately import Lately
 from .noswap import V2_FILE, can_forbid_swap, no_swap
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
@@ -67,7 +67,7 @@ class V2Backend(Confined):
         self._ledger = ledger
         self._proc = proc
         self._key = features.dying_key
-        self._mapped_loss = MappedLoss()
+        self._mapped_loss = Lately()  # every pass over a residue takes some idle mapped pages along
         self._writer = Writer(swappiness_word=features.swappiness_word)
 
     # Counting
@@ -127,7 +127,7 @@ class V2Backend(Confined):
             predicted_write_usec=predicted_write_usec,
             read_usec=thread_cpu_usec() - started_usec,
             spares_mapped=not self.features.mglru,
-            mapped_lost_bytes=self._mapped_loss.lately(residue.inode),
+            mapped_lost_bytes=self._mapped_loss.at(residue.inode),
         )
 
     def _predicted_usec(self, target: Cgroup, residue: Residue) -> int:

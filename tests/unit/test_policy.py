@@ -123,6 +123,13 @@ def unshielded(of: Residue | None = None, **more: object) -> Reading:
         (unshielded(own_pages=True), Skip, "pages of its own"),  # the root
         (unshielded(swap_on=True), Skip, "swap is in use"),
         (unshielded(live_bytes=4 * MIB + 1), Wait, "hold 4096 KiB, over 0.1 (reclaim.shared_ratio) of"),
+        (
+            unshielded(
+                residue(file_bytes=30 * MIB), live_bytes=3 * MIB, gave_bytes=10 * MIB, lost_bytes=MIB + 1
+            ),
+            Wait,
+            "hold 3072 KiB and lost 1024 KiB of late, over 0.1 (reclaim.shared_ratio) of the 40960 KiB",
+        ),
         (unshielded(memory_some_percent=10.0), Wait, "under memory pressure"),
         (unshielded(available_bytes=60 * MIB), Wait, "too little free memory"),
         (unshielded(residue(mapped_bytes=9 * MIB)), Wait, "much of it is mapped"),
@@ -144,6 +151,7 @@ def test_what_is_left_alone_where_nothing_is_shielded(case: Reading, kind: type,
         (unshielded(), 0.0),
         (unshielded(live_bytes=4 * MIB), 0.1),
         (unshielded(live_bytes=40 * MIB), 1.0),
+        (unshielded(residue(file_bytes=MIB), live_bytes=3 * MIB, gave_bytes=39 * MIB, lost_bytes=MIB), 0.1),
         (unshielded(residue(file_bytes=4096), live_bytes=0), 0.1),
         (unshielded(residue(mapped_bytes=8 * MIB)), 0.1),
         (unshielded(residue(dirty_bytes=19 * MIB)), 0.1),

@@ -20,12 +20,15 @@ from tests.vm.test_service import show
 pytestmark = [on(BOOKWORM_V1), pytest.mark.timeout(600)]
 
 LOGINS = 50
+# The rig's own session is always beside what ended: several MiB of a shell and a user's manager.
 SHARED = """
 reclaim:
   shared: yes
+  shared_ratio: 1
 sweep:
   interval: 10s
   retry_first: 1s
+  cpu_percent: 20
 """
 
 
@@ -39,9 +42,17 @@ def swapped_out(host: Host) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("pswpout "))
 
 
-def after_logout(host: Host) -> list[ReclaimRecord]:
-    records = [record for record in host.records() if record.way is Way.AFTER]
+def of_logins(records: list[ReclaimRecord]) -> list[ReclaimRecord]:
     return [record for record in records if any(t.service == "sshd" for t in record.teardowns)]
+
+
+def after_logout(host: Host) -> list[ReclaimRecord]:
+    return [record for record in of_logins(host.records()) if record.way is Way.AFTER]
+
+
+def sessions(host: Host) -> set[str]:
+    """That some record tells of: one that the hook left nothing of has none after its removal."""
+    return {t.unit for record in of_logins(host.records()) for t in record.teardowns if t.session_id}
 
 
 def test_the_mode_is_shared_and_says_why(host: Host) -> None:
@@ -79,11 +90,7 @@ def test_nothing_live_is_reclaimed_or_swapped(host: Host, tell: Tell) -> None:
             ]
             swapped = swapped_out(host)
             host.log_in("alice", 12, files="default")
-            wait_until(
-                lambda: sum(len(r.teardowns) for r in after_logout(host)) >= 12,
-                timeout_sec=60,
-                what="records of the logouts",
-            )
+            wait_until(lambda: len(sessions(host)) >= 12, timeout_sec=60, what="records of the logouts")
             time.sleep(8)  # a retry of the sweep
             after = [
                 (pages_out(host, each), machine.memory_stat(each.cgroup)["file"]) for each in (same, other)
@@ -93,9 +100,11 @@ def test_nothing_live_is_reclaimed_or_swapped(host: Host, tell: Tell) -> None:
             assert swapped_out(host) == swapped
             records = after_logout(host)
             assert {record.mode for record in records} == {Mode.SHARED}
-            assert {record.outcome for record in records} == {Outcome.SKIPPED}
-            assert {record.reason for record in records} == {
-                "live cgroups beside it could lose page cache, and reclaim.shared is off"
+            assert sum(record.writes for record in records) == 0
+            # Or there is nothing left of them.
+            assert {record.outcome for record in records} <= {Outcome.SKIPPED, Outcome.RELEASED}
+            assert "live cgroups beside it could lose page cache, and reclaim.shared is off" in {
+                record.reason for record in records
             }
     finally:
         machine.run("swapoff /dev/vdb", timeout_sec=120)
