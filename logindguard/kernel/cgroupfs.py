@@ -212,12 +212,12 @@ class Cgroup:
         return self._number("memory.current", self.read("memory.current"))
 
     def memory_limit(self, file: str) -> int | None:
-        """memory.min, .max or .high in bytes; None is "max"."""
+        """memory.min, .max, .high or .swap.max in bytes, or memory.swappiness of v1; None is "max"."""
         text = self.read(file).strip()
         return None if text == "max" else self._number(file, text)
 
-    def set_memory_min(self, value_bytes: int | None) -> None:
-        self.write("memory.min", "max" if value_bytes is None else str(value_bytes))
+    def set_memory_limit(self, file: str, value: int | None) -> None:
+        self.write(file, "max" if value is None else str(value))
 
     def populated(self) -> bool:
         """Whether a process lives in the subtree (cgroup.events)."""

@@ -33,7 +33,7 @@ def choose(
     features = features or probe(hierarchy, root, proc=proc, sys=sys)
     if hierarchy.version == 1:
         hierarchy.open(root).close()
-        return _v1(hierarchy, features, roots, proc)
+        return _v1(hierarchy, features, ledger, roots, proc)
     if features.reparents_lru:
         why = HEALS
     elif not features.memory_reclaim:
@@ -43,7 +43,9 @@ def choose(
     return ObserveV2(hierarchy, features, ledger, why, roots=roots, proc=proc)
 
 
-def _v1(hierarchy: Hierarchy, features: Features, roots: tuple[str, ...], proc: Path) -> Backend:
+def _v1(
+    hierarchy: Hierarchy, features: Features, ledger: Ledger, roots: tuple[str, ...], proc: Path
+) -> Backend:
     if features.reparents_lru:
         return ObserveBackend(hierarchy, HEALS, counts=hierarchy.whole, proc=proc)
     if not hierarchy.whole:
@@ -57,6 +59,6 @@ def _v1(hierarchy: Hierarchy, features: Features, roots: tuple[str, ...], proc: 
     if not (hierarchy.mount / "memory.force_empty").exists():
         return ObserveBackend(hierarchy, "this kernel has no memory.force_empty", proc=proc)
     try:
-        return V1Backend(hierarchy, features, roots=roots, proc=proc)
+        return V1Backend(hierarchy, features, ledger, roots=roots, proc=proc)
     except RuntimeError as error:
         return ObserveBackend(hierarchy, str(error), proc=proc)

@@ -7,7 +7,8 @@ Hard facts (mm/vmscan.c, can_reclaim_anon_pages and get_scan_count; measured on 
 - v1: the same where memory.swappiness is 0, for that cgroup alone.
 - What is swapped already stays where it is.
 
-Only for a cgroup that is about to be removed: killed in between, it leaves the value behind.
+Only for a cgroup that is about to be removed. It may live on all the same (a service that is
+restarted), so the value is in the ledger meanwhile, as those of the shield are.
 """
 
 from __future__ import annotations
@@ -15,27 +16,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .cgroupfs import Cgroup, CgroupGone, Unsupported
+from .cgroupfs import Cgroup, CgroupGone, Hierarchy, Unsupported
+from .shield import Entry, Ledger, put_back, restore_locked
 
 V1_FILE, V2_FILE = "memory.swappiness", "memory.swap.max"
 
 
-def can_forbid_swap(cgroup: Cgroup, file: str) -> bool:
-    """Not where swap is not accounted (swapaccount=0, no CONFIG_SWAP). Raises CgroupGone."""
-    try:
-        cgroup.read(file)
-    except Unsupported:
-        return False
-    return file == V2_FILE or not cgroup.child_names()
+class NoSwap:
+    """`file` is V1_FILE or V2_FILE."""
 
+    def __init__(self, hierarchy: Hierarchy, ledger: Ledger, file: str) -> None:
+        self._hierarchy = hierarchy
+        self._ledger = ledger
+        self._file = file
 
-@contextmanager
-def no_swap(cgroup: Cgroup, file: str) -> Iterator[None]:
-    """Raises CgroupGone, or KernelRefused where the value cannot be set."""
-    old = cgroup.read(file).strip()
-    cgroup.write(file, "0")
-    try:
-        yield
-    finally:
-        with suppress(CgroupGone):  # and the value with it
-            cgroup.write(file, old)
+    def possible(self, cgroup: Cgroup) -> bool:
+        """Not where swap is not accounted (swapaccount=0, no CONFIG_SWAP). Raises CgroupGone."""
+        try:
+            cgroup.read(self._file)
+        except Unsupported:
+            return False
+        return self._file == V2_FILE or not cgroup.child_names()
+
+    @contextmanager
+    def on(self, cgroup: Cgroup, *, wait_sec: float) -> Iterator[None]:
+        """Raises CgroupGone, KernelRefused, or LedgerError where the ledger is not free in time."""
+        with self._ledger.locked(wait_sec):
+            restore_locked(self._hierarchy, self._ledger)  # else this would write over what is left
+            old = cgroup.memory_limit(self._file)
+            if old == 0:
+                yield
+                return
+            entry = Entry(cgroup.inode, cgroup.path, old, 0, self._file)
+            self._ledger.write([entry])
+            try:
+                cgroup.set_memory_limit(self._file, 0)
+                yield
+            finally:
+                with suppress(CgroupGone):  # and the value with it
+                    put_back(cgroup, entry)
+                self._ledger.write([])  # not reached where the kernel refuses: it stays in for `restore`

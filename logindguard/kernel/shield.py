@@ -45,12 +45,13 @@ class LedgerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One changed memory.min; None stands for "max"."""
+    """One changed memory.min, or what noswap.py changes, whose number need not be bytes; None is "max"."""
 
     inode: int
     path: str
     old_bytes: int | None
     ours_bytes: int | None
+    file: str = "memory.min"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Shield:
         for entry in wanted:
             try:
                 with self._open(entry) as cgroup:
-                    cgroup.set_memory_min(entry.ours_bytes)
+                    cgroup.set_memory_limit(entry.file, entry.ours_bytes)
             except CgroupGone:
                 continue
 
@@ -241,9 +242,9 @@ def put_back(cgroup: Cgroup, entry: Entry) -> bool:
     """Write the old value where it is the same cgroup and still holds ours; say whether it was."""
     if cgroup.inode != entry.inode:
         raise CgroupGone(entry.path)
-    if cgroup.memory_limit("memory.min") != entry.ours_bytes:
+    if cgroup.memory_limit(entry.file) != entry.ours_bytes:
         return False
-    cgroup.set_memory_min(entry.old_bytes)
+    cgroup.set_memory_limit(entry.file, entry.old_bytes)
     return True
 
 

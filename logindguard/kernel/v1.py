@@ -34,8 +34,9 @@ from .features import Features
 from .idle import thread_cpu_usec
 from .interrupt import Interrupter
 from .lately import Lately
-from .noswap import V1_FILE, can_forbid_swap, no_swap
+from .noswap import V1_FILE, NoSwap
 from .pressure import HostMemory, read_host_memory
+from .shield import Ledger
 from .v1_count import total_dying
 from .v1_stat import LiveTree, read_stat, usage_bytes
 
@@ -67,6 +68,7 @@ class V1Backend(Confined):
         self,
         hierarchy: Hierarchy,
         features: Features,
+        ledger: Ledger,
         *,
         roots: tuple[str, ...] = (),
         proc: Path = Path("/proc"),
@@ -75,6 +77,7 @@ class V1Backend(Confined):
         super().__init__(hierarchy, roots)
         self.features = features
         self._proc = proc
+        self._no_swap = NoSwap(hierarchy, ledger, V1_FILE)
         self._interrupter = Interrupter()
         self._cost = WriteCost()
         self._gave, self._lost = (
@@ -123,7 +126,7 @@ class V1Backend(Confined):
         """Of the cgroup itself while a stop job empties it: all in its subtree counts as residue."""
         with self.hierarchy.open(path) as cgroup:
             residue = _whole(cgroup)
-            may_forbid_swap = can_forbid_swap(cgroup, V1_FILE)
+            may_forbid_swap = self._no_swap.possible(cgroup)
         return self._reading(residue, read_host_memory(self._proc), may_forbid_swap=may_forbid_swap)
 
     def _reading(
@@ -212,7 +215,8 @@ class V1Backend(Confined):
                 return left.file_bytes == 0 or (plan.keep_mapped and mapped_goes)
 
             try:
-                with no_swap(target, V1_FILE) if plan.forbid_swap else nullcontext():
+                wait_sec = plan.window_usec / 1e6
+                with self._no_swap.on(target, wait_sec=wait_sec) if plan.forbid_swap else nullcontext():
                     self._empty(target, plan, slices, should_stop, enough)
                 left = _whole(target)
             except CgroupGone:

@@ -35,7 +35,7 @@ from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
 from .idle import thread_cpu_usec
 from .lately import Lately
-from .noswap import V2_FILE, can_forbid_swap, no_swap
+from .noswap import V2_FILE, NoSwap
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, LedgerError, Shield, restore_locked
@@ -68,6 +68,7 @@ class V2Backend(Confined):
         self._proc = proc
         self._key = features.dying_key
         self._mapped_loss = Lately()  # every pass over a residue takes some idle mapped pages along
+        self._no_swap = NoSwap(hierarchy, ledger, V2_FILE)
         self._writer = Writer(swappiness_word=features.swappiness_word)
 
     # Counting
@@ -145,7 +146,7 @@ class V2Backend(Confined):
         with self.hierarchy.open(path) as cgroup:
             residue = Family(cgroup.memory_stat(), {}).residue(path, cgroup.inode, 0)
             usage_bytes = cgroup.memory_current()
-            may_forbid_swap = can_forbid_swap(cgroup, V2_FILE)
+            may_forbid_swap = self._no_swap.possible(cgroup)
         return Reading(
             residue=residue,
             live_children=0,
@@ -293,7 +294,8 @@ class V2Backend(Confined):
                 return plan.keep_mapped and left.mapped_bytes < residue.mapped_bytes - MIN_WRITE_BYTES
 
             try:
-                with no_swap(target, V2_FILE) if plan.forbid_swap else nullcontext():
+                wait_sec = plan.window_usec / 1e6
+                with self._no_swap.on(target, wait_sec=wait_sec) if plan.forbid_swap else nullcontext():
                     self._writer.run(
                         target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
                     )

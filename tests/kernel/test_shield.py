@@ -141,11 +141,11 @@ def test_the_ledger_is_written_before_the_kernel(
     tree.add("/a")
     seen: list[tuple[str, int]] = []
 
-    def look(cgroup: Cgroup, value_bytes: int | None) -> None:
+    def look(cgroup: Cgroup, file: str, value: int | None) -> None:
         seen.append((tree.memory_min("/a"), len(ledger.entries())))
 
     with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
-        monkeypatch.setattr(Cgroup, "set_memory_min", look)
+        monkeypatch.setattr(Cgroup, "set_memory_limit", look)
         raised.raise_()
         monkeypatch.undo()
     assert seen == [("0", 1)]
@@ -156,17 +156,17 @@ def test_a_refused_value_lowers_the_rest_and_stays_in_the_ledger(
 ) -> None:
     for name in ("a", "b", "c"):
         tree.add(f"/{name}")
-    write = Cgroup.set_memory_min
+    write = Cgroup.set_memory_limit
     with tree.hierarchy.open("/") as target:
         raised = shield(ledger, target)
         raised.raise_()
 
-        def refuse(cgroup: Cgroup, value_bytes: int | None) -> None:
+        def refuse(cgroup: Cgroup, file: str, value: int | None) -> None:
             if cgroup.path == "/b":
                 raise KernelRefused("/b", "memory.min", OSError(5, "I/O"))
-            write(cgroup, value_bytes)
+            write(cgroup, file, value)
 
-        monkeypatch.setattr(Cgroup, "set_memory_min", refuse)
+        monkeypatch.setattr(Cgroup, "set_memory_limit", refuse)
         with pytest.raises(KernelRefused, match=r"/b: memory\.min: Input/output error"):
             raised.lower()
         monkeypatch.undo()
@@ -239,7 +239,7 @@ def test_another_cgroup_at_the_path_is_not_touched(tree: Tree) -> None:
     tree.add("/a")
     with tree.hierarchy.open("/a") as cgroup:
         entry = Entry(cgroup.inode + 1, "/a", 0, 4096)
-        cgroup.set_memory_min(4096)
+        cgroup.set_memory_limit("memory.min", 4096)
         with pytest.raises(CgroupGone):
             put_back(cgroup, entry)
     assert tree.memory_min("/a") == "4096"

@@ -37,7 +37,14 @@ class FakeTree:
         (directory / "cgroup.subtree_control").write_text("memory\n")
         (directory / "cgroup.stat").write_text("nr_descendants 0\nnr_dying_descendants 0\n")
         (directory / "memory.stat").write_text("".join(f"{key} 0\n" for key in STAT_KEYS))
-        for name, text in (("current", "0"), ("min", "0"), ("max", "max"), ("high", "max"), ("reclaim", "")):
+        for name, text in (
+            ("current", "0"),
+            ("min", "0"),
+            ("max", "max"),
+            ("high", "max"),
+            ("reclaim", ""),
+            ("swap.max", "max"),
+        ):
             (directory / f"memory.{name}").write_text(text + "\n")
 
     def directory(self, path: str) -> Path:

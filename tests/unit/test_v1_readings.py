@@ -174,7 +174,7 @@ def test_each_residue_has_the_count_of_all_and_none_counts_twice(tree: Tree, pro
     tree.add("/in", {"cache": 2 * MIB})
     tree.add("/in/below", {"cache": MIB})
     tree.add("/out", {"cache": MIB})
-    ours = V1Backend(tree.hierarchy, FEATURES, roots=("/in", "/missing"), proc=proc)
+    ours = V1Backend(tree.hierarchy, FEATURES, Ledger(proc), roots=("/in", "/missing"), proc=proc)
     assert [(each.path, each.file_bytes, each.dying) for each in ours.residues()] == [
         ("/in/below", MIB, 103),
         ("/in", MIB, 103),
@@ -185,7 +185,7 @@ def test_each_residue_has_the_count_of_all_and_none_counts_twice(tree: Tree, pro
 def test_a_reading_for_a_decision(tree: Tree, proc: Path) -> None:
     tree.add("/p", {"cache": 2 * MIB})
     tree.add("/p/live", cache=MIB, rss=4096)
-    ours = V1Backend(tree.hierarchy, FEATURES, proc=proc)
+    ours = V1Backend(tree.hierarchy, FEATURES, Ledger(proc), proc=proc)
     reading = ours.read("/p")
     assert (reading.shields, reading.refuses_swap, reading.swap_on, reading.own_pages) == (
         *(False, False, True, False),
@@ -201,7 +201,7 @@ def test_a_reading_for_a_decision(tree: Tree, proc: Path) -> None:
 def test_outside_the_roots_nothing_is_done(tree: Tree, proc: Path) -> None:
     tree.add("/out", {"cache": MIB})
     tree.add("/in")
-    ours = V1Backend(tree.hierarchy, FEATURES, roots=("/in",), proc=proc)
+    ours = V1Backend(tree.hierarchy, FEATURES, Ledger(proc), roots=("/in",), proc=proc)
     plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=1, write_usec=1, reason="")
     with pytest.raises(ValueError, match="outside the configured roots"):
         ours.reclaim(ours.read("/out").residue, plan, lambda: False)
@@ -211,7 +211,7 @@ def test_outside_the_roots_nothing_is_done(tree: Tree, proc: Path) -> None:
 
 def test_what_a_window_would_write(tree: Tree, proc: Path) -> None:
     tree.add("/p", {"cache": MIB})
-    ours = V1Backend(tree.hierarchy, FEATURES, proc=proc)
+    ours = V1Backend(tree.hierarchy, FEATURES, Ledger(proc), proc=proc)
     plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=20_000, write_usec=10_000, reason="")
     planned = ours.plan(ours.read("/p").residue, plan)
     write = PlannedWrite(path="/p", file="memory.force_empty", value="0", purpose=Purpose.RECLAIM)

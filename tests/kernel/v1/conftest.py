@@ -16,6 +16,7 @@ from logindguard import policy
 from logindguard.config import Config
 from logindguard.kernel.cgroupfs import Hierarchy, detect
 from logindguard.kernel.features import probe
+from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v1 import V1Backend
 from logindguard.kernel.v1_stat import Counters, read_stat
 from logindguard.model import Decision, Reclaim, Residue, Window
@@ -40,6 +41,7 @@ class Ground:
     backend: V1Backend
     top: str
     work_dir: Path
+    ledger: Ledger
 
     @property
     def parent(self) -> str:
@@ -132,8 +134,10 @@ def ground() -> Iterator[Ground]:
     work_dir = Path(f"/var/tmp/lgtest-{os.getpid()}")  # a disk: tmp_path may be tmpfs
     work_dir.mkdir()
     (hierarchy.mount / top.strip("/")).mkdir()
-    backend = V1Backend(hierarchy, probe(hierarchy), roots=(top,))
-    ground = Ground(hierarchy, backend, top, work_dir)
+    ledger = Ledger(work_dir / "run")
+    ledger.prepare()
+    backend = V1Backend(hierarchy, probe(hierarchy), ledger, roots=(top,))
+    ground = Ground(hierarchy, backend, top, work_dir, ledger)
     ground.make(ground.parent)
     try:
         yield ground

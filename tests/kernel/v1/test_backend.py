@@ -91,7 +91,9 @@ def test_swap_in_use_forbids_it(ground: Ground, tmp_path: Path) -> None:
     for name in ("cgroups", "pressure"):
         (tmp_path / name).symlink_to(f"/proc/{name}")
     with ground.dying(300):
-        swapping = V1Backend(ground.hierarchy, ground.backend.features, roots=(ground.top,), proc=tmp_path)
+        swapping = V1Backend(
+            ground.hierarchy, ground.backend.features, ground.ledger, roots=(ground.top,), proc=tmp_path
+        )
         decision = policy.decide(swapping.read(ground.parent), SHARED)
         assert isinstance(decision, Skip)
         assert "swap is in use" in decision.reason
@@ -115,7 +117,7 @@ def shared_memory(cgroup: Path, size: int) -> Iterator[None]:
 
 
 def test_the_root_is_never_written_to(ground: Ground) -> None:
-    whole = V1Backend(ground.hierarchy, ground.backend.features)
+    whole = V1Backend(ground.hierarchy, ground.backend.features, ground.ledger)
     assert isinstance(policy.decide(whole.read("/"), SHARED), Skip)
 
 
@@ -261,7 +263,7 @@ def test_a_removal_waits_for_one_slice_at_most(ground: Ground, tell: Tell) -> No
 
 def test_a_kernel_that_refuses_is_typed(ground: Ground) -> None:
     """The root says EINVAL before it does anything, and is what no root of ours is."""
-    whole = V1Backend(ground.hierarchy, ground.backend.features, roots=(ground.top,))
+    whole = V1Backend(ground.hierarchy, ground.backend.features, ground.ledger, roots=(ground.top,))
     with (
         ground.hierarchy.open(ground.parent) as target,
         pytest.raises(KernelRefused, match="Bad file"),
