@@ -110,7 +110,7 @@ def daemon(short_dir: Path) -> Iterator[Daemon]:
 
 @pytest.fixture
 async def bus(daemon: Daemon) -> AsyncIterator[SystemBus]:
-    bus = await SystemBus.connect(daemon.address, timeout_sec=5)
+    bus = await SystemBus.connect(daemon.address, timeout_sec=60)
     yield bus
     bus.close()
 

@@ -217,7 +217,7 @@ class Tree:
         return [(t.unit, t.inode, t.phase.value, t.source.value) for t in self.told]
 
 
-async def until(condition: Callable[[], object], timeout_sec: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout_sec: float = 60.0) -> None:
     """Polls; a condition that does not come true fails the test."""
     deadline = asyncio.get_running_loop().time() + timeout_sec
     while not condition():

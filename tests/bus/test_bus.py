@@ -97,7 +97,7 @@ async def test_a_slow_daemon_is_waited_for(bus: SystemBus, daemon: Daemon) -> No
     await asyncio.sleep(0.1)
     assert not sent[-1].done()
     daemon.thaw()
-    await asyncio.wait_for(asyncio.gather(*sent), 5)
+    await asyncio.wait_for(asyncio.gather(*sent), 60)
     assert len((await bus.call(*DAEMON, "GetId"))[0]) == 32
 
 
@@ -106,10 +106,10 @@ async def test_the_daemon_goes(bus: SystemBus, daemon: Daemon, login1: FakeLogin
     in_flight = asyncio.create_task(bus.call(FakeLogin1.NAME, FakeLogin1.PATH, MANAGER, "ListSessions"))
     await until(lambda: login1.calls)
     daemon.kill()
-    await asyncio.wait_for(bus.wait_disconnected(), 5)
+    await asyncio.wait_for(bus.wait_disconnected(), 60)
     assert not bus.connected
     with pytest.raises(BusError, match="Disconnected"):
-        await asyncio.wait_for(in_flight, 1)
+        await asyncio.wait_for(in_flight, 60)
     with pytest.raises(BusError, match="Disconnected"):
         await bus.call(*DAEMON, "GetId")
     bus.close()
@@ -122,8 +122,8 @@ async def test_closing_ends_what_is_in_flight(bus: SystemBus, login1: FakeLogin1
     bus.close()
     bus.close()
     with pytest.raises(BusError, match="Disconnected"):
-        await asyncio.wait_for(in_flight, 1)
-    await asyncio.wait_for(bus.wait_disconnected(), 1)
+        await asyncio.wait_for(in_flight, 60)
+    await asyncio.wait_for(bus.wait_disconnected(), 60)
 
 
 @pytest.mark.parametrize("address", ["unix:path=/nowhere/bus", "nonsense", "unix:tmpdir=/tmp", "tcp:port=x"])
@@ -173,7 +173,7 @@ async def test_a_daemon_that_hangs_up_while_authenticating(short_dir: Path) -> N
 
     async with await asyncio.start_unix_server(hang_up, path):
         with pytest.raises(BusError, match="hung up"):
-            await SystemBus.connect(f"unix:path={path}", timeout_sec=5)
+            await SystemBus.connect(f"unix:path={path}", timeout_sec=60)
 
 
 async def test_a_daemon_that_refuses_us(short_dir: Path) -> None:
@@ -186,7 +186,7 @@ async def test_a_daemon_that_refuses_us(short_dir: Path) -> None:
     path = short_dir / "s"
     async with await asyncio.start_unix_server(refuse, path):
         with pytest.raises(BusError, match="AuthFailed"):
-            await SystemBus.connect(f"unix:path={path}", timeout_sec=5)
+            await SystemBus.connect(f"unix:path={path}", timeout_sec=60)
 
 
 async def test_a_signal_of_the_owner_is_heard(bus: SystemBus, login1: FakeLogin1) -> None:
@@ -288,7 +288,7 @@ async def test_a_flood_leaves_the_loop_alive(bus: SystemBus, login1: FakeLogin1,
                 await login1.flush()  # dbus-next alone hangs up when its socket is full
         await login1.flush()
     worst_lag.cpu_sec = 0.0
-    await until(lambda: len(heard) == 10_000, 30)
+    await until(lambda: len(heard) == 10_000)
     assert [int(body[0]) for _, body in heard] == list(range(10_000))
     assert worst_lag.cpu_sec < 0.2
 

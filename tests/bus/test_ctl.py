@@ -22,7 +22,7 @@ from .conftest import Daemon
 from .rig import ALICE, BOB, Rig, record, serving
 
 CHECKOUT = Path(__file__).parents[2]
-DEADLINE_SEC = 30
+DEADLINE_SEC = 60
 # Rights are dropped after the imports: nobody cannot read a checkout in a home of mode 0700.
 _AS_USER = (
     "import os, sys; import logindguard.ctl.app, logindguard.signals.bus;"

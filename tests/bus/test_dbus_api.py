@@ -37,7 +37,7 @@ def strict_daemon(short_dir: Path) -> Iterator[Daemon]:
 async def served(
     strict_daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Rig]:
-    bus = await SystemBus.connect(strict_daemon.address, timeout_sec=5)
+    bus = await SystemBus.connect(strict_daemon.address, timeout_sec=60)
     async with serving(bus, tmp_path, monkeypatch) as rig:
         yield rig
     bus.close()
@@ -50,7 +50,7 @@ async def _as_user(*command: str, uid: int = NOBODY) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out.decode()
 

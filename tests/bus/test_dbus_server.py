@@ -120,7 +120,7 @@ class Client(Peer):
             body=list(body),
             flags=flags,
         )
-        return await asyncio.wait_for(self._connection.call(message), 10)
+        return await asyncio.wait_for(self._connection.call(message), 60)
 
     async def answer_to(self, member: str, signature: str = "", *body: Any, **more: Any) -> list[Any]:
         reply = await self.call(member, signature, *body, **more)
@@ -169,7 +169,7 @@ async def _busctl(daemon: Daemon, *arguments: str, uid: int = 65534) -> tuple[in
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -340,7 +340,7 @@ async def test_one_user_cannot_keep_root_out(
 ) -> None:
     monkeypatch.setattr(server, "MAX_CALLS_OF_USER", 2)
     waits = [asyncio.create_task(_busctl(daemon, "call", BUS_NAME, PATH, MANAGER, "Wait")) for _ in range(2)]
-    await until(lambda: service.waiting == 2, 20)
+    await until(lambda: service.waiting == 2)
     status, _, errors = await _busctl(daemon, "call", BUS_NAME, PATH, MANAGER, "Wait")
     assert status != 0
     assert "Too many calls of this user" in errors

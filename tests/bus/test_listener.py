@@ -28,7 +28,7 @@ async def told(short_dir: Path, tree: Tree) -> AsyncIterator[Told]:
     """What a listener at the bus of `daemon` tells, whether that runs or not."""
     told = Told()
     address = f"unix:path={short_dir}/bus"
-    listener = Listener(address, tree.registry, tree.inode_of, tell=told.take, retry_sec=0.05, settle_sec=0.2)
+    listener = Listener(address, tree.registry, tree.inode_of, tell=told.take, retry_sec=0.05, settle_sec=1.0)
     task = asyncio.create_task(listener.run())
     yield told
     task.cancel()
@@ -78,7 +78,7 @@ async def test_a_restart_of_systemd_is_not_worth_a_word(
     await systemd1.disown(FakeSystemd1.NAME)
     await systemd1.own(FakeSystemd1.NAME)
     await until(lambda: systemd1.calls == ["Subscribe", "Subscribe"])
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)
     assert told == [(ALL, "")]
 
 

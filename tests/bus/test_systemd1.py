@@ -20,7 +20,7 @@ ENDED = ("session-3.scope", 101, "ended", "systemd1")
 
 @pytest.fixture
 async def source(bus: SystemBus, tree: Tree, systemd1: FakeSystemd1) -> AsyncIterator[Systemd1]:
-    source = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.5)
+    source = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=60)
     await source.start()
     await until(lambda: not source.silent)
     assert systemd1.calls == ["Subscribe"]
@@ -171,6 +171,7 @@ async def test_a_job_that_cannot_be_looked_at(
 ) -> None:
     if trouble == "silent":
         systemd1.silent.add("Get")
+        source._chores._deadline_sec = 0.2
     else:
         systemd1.errors["Get"] = "org.freedesktop.DBus.Error.UnknownObject"
     tree.mkdir(SCOPE)
@@ -236,9 +237,10 @@ async def test_one_that_does_not_answer_is_asked_again(
 ) -> None:
     monkeypatch.setattr("logindguard.signals.manager.MEET_AGAIN_SEC", 0.05)
     systemd1.silent.add("Subscribe")
-    manager = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.05)
+    manager = Systemd1(bus, tree.registry, tree.inode_of, deadline_sec=0.2)
     await manager.start()
-    await until(lambda: systemd1.calls == ["Subscribe", "Subscribe"])
+    await until(lambda: len(systemd1.calls) >= 2)
+    assert set(systemd1.calls) == {"Subscribe"}
     assert manager.silent == "no answer yet"
     systemd1.silent.clear()
     await until(lambda: not manager.silent)
@@ -253,7 +255,7 @@ async def test_the_bus_goes_while_a_job_is_looked_at(
     systemd1.job_new("session-3.scope", "stop")
     await until(lambda: systemd1.calls == ["Get"])
     daemon.kill()
-    await asyncio.wait_for(bus.wait_disconnected(), 5)
+    await asyncio.wait_for(bus.wait_disconnected(), 60)
     await until(lambda: len(source._chores) == 0)
     with pytest.raises(BusError):
         await Systemd1(bus, tree.registry, tree.inode_of).start()
@@ -273,7 +275,7 @@ async def test_ten_thousand_ends_at_once(
                 await systemd1.flush()
         await systemd1.flush()
     worst_lag.cpu_sec = 0.0
-    await until(lambda: len(tree.told) == 10_000, 30)
+    await until(lambda: len(tree.told) == 10_000)
     await settle(bus, systemd1, source)
     assert len({teardown.inode for teardown in tree.told}) == 10_000
     assert len(tree.registry) == 0

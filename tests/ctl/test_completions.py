@@ -41,7 +41,7 @@ class Shell:
             ["bash", "--norc", "-euc", script, "bash", BASH, "logindguardctl", *split],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=True,
             env={"PATH": f"{self.directory}:/usr/bin:/bin"},
         )
@@ -100,7 +100,7 @@ class TestBash:
 
 class TestZsh:
     def test_syntax(self) -> None:
-        assert subprocess.run(["zsh", "-fn", ZSH], check=False, timeout=20).returncode == 0
+        assert subprocess.run(["zsh", "-fn", ZSH], check=False, timeout=60).returncode == 0
 
     def test_verbs_with_their_help(self) -> None:
         described = re.findall(r"^ +'([a-z]+):(.+)'$", ZSH.read_text(), re.MULTILINE)

@@ -18,7 +18,7 @@ from tests.bus.conftest import Daemon as Bus
 from .fake_service import RESIDUES, Running, residue
 
 CHECKOUT = Path(__file__).parents[2]
-DEADLINE_SEC = 30.0
+DEADLINE_SEC = 60.0
 JOB = {"kind": "sweep", "started_usec": time.time_ns() // 1000, "dying_before": 1000, "state": "running"}
 
 

@@ -70,7 +70,7 @@ def rss_kib(run: Run) -> int:
 def statistics(bus: Bus) -> str:
     call = ("busctl", f"--address={bus.address}", "call", "org.logindguard1", "/org/logindguard1")
     done = subprocess.run(
-        [*call, "org.logindguard1.Manager", "GetStatistics"], capture_output=True, text=True, timeout=20
+        [*call, "org.logindguard1.Manager", "GetStatistics"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
