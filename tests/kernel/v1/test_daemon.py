@@ -24,6 +24,7 @@ __all__ = ["launcher", "root", "short_dir"]  # fixtures
 
 MIB = 1 << 20
 MANY = 100_000
+SHARE_USEC = 20_000  # in any second: sweep.cpu_percent as it comes
 # Others' cgroups on this machine come and go meanwhile, and v1 counts all of them together.
 OTHERS = 50
 NO_BUS = ("--bus-address", "unix:path=/nonexistent/bus", "--json")
@@ -144,8 +145,8 @@ def test_a_hundred_thousand_within_the_default_share(
         f" paused {paused} times by pressure"
     )
     assert freed_bytes >= MANY * PAGE_BYTES // 4
-    # 20 ms are its share, and the figure above is what counts; how long one slice takes is the kernel's.
-    assert meter.workers_usec <= 100_000
+    # Only what the kernel makes of the last slice is not in its hand, and is rested off afterwards.
+    assert meter.workers_usec <= SHARE_USEC + longest_usec
 
 
 def test_by_default_nothing_is_reclaimed_and_all_are_counted(
