@@ -36,6 +36,7 @@ from typing import Self
 
 from .cgroupfs import MAX_DEPTH, PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
 
+FILES = ("memory.min", "memory.swap.max", "memory.swappiness")  # the last two by noswap.py
 _LOCK_POLL_SEC = 0.005
 
 
@@ -122,7 +123,10 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """Raise LedgerError on a ledger that is not one; it is written whole, so that is nobody's crash."""
         try:
-            return [Entry(**entry) for entry in json.loads(self.path.read_text())]
+            entries = [Entry(**entry) for entry in json.loads(self.path.read_text())]
+            if strange := {str(entry.file) for entry in entries} - {*FILES}:
+                raise ValueError(f"{', '.join(strange)} is no file that the guard changes")
+            return entries
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:

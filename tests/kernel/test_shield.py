@@ -228,7 +228,12 @@ def test_restore_waits_for_the_window_to_close(tree: Tree, ledger: Ledger) -> No
     assert tree.memory_min("/a") == "0"
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"inode": 1}]', '"x"'])
+ANOTHER_FILE = (
+    '[{"inode": 1, "path": "/a", "old_bytes": 0, "ours_bytes": 1, "file": "../../../proc/sys/kernel/x"}]'
+)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"inode": 1}]', '"x"', ANOTHER_FILE])
 def test_a_strange_ledger_is_named(tree: Tree, ledger: Ledger, text: str) -> None:
     ledger.path.write_text(text)
     with pytest.raises(LedgerError, match="ledger"):
