@@ -18,7 +18,7 @@ from . import policy
 from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, Loaded, load
 from .control import Control
 from .dbus.api import Api
-from .dbus.hook_api import HookApi
+from .dbus.root_api import RootApi
 from .guard import Guard
 from .hook import Hook
 from .kernel.backend import Backend
@@ -89,7 +89,7 @@ class Daemon:
             self._registry,
             backend.hierarchy.inode_of,
             tell=self._journal.sources,
-            serve=lambda bus: HookApi(bus, hook.reclaim),
+            serve=lambda bus: RootApi(bus, self._control, hook.reclaim),
         )
         self._sweep = Sweep(
             self._reclaimer,

@@ -7,7 +7,7 @@ from enum import StrEnum
 BUS_NAME = "org.logindguard1"
 PATH = "/org/logindguard1"
 MANAGER = "org.logindguard1.Manager"
-HOOK = "org.logindguard1.Hook"  # bus name and interface of what only the hook calls: no name for tools
+HOOK = "org.logindguard1.Hook"  # bus name that only root may call, and the interface for the hook
 
 
 class Error(StrEnum):

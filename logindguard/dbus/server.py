@@ -37,15 +37,20 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves one interface at PATH, with the standard ones beside it, under the bus name `name`."""
+    """Serves one interface at PATH, with the standard ones and `hidden` ones beside it, under `name`.
 
-    def __init__(self, bus: SystemBus, interface: Interface, *, name: str = BUS_NAME) -> None:
+    What is hidden is called like the rest, and has neither properties nor a place in the introspection.
+    """
+
+    def __init__(
+        self, bus: SystemBus, interface: Interface, *hidden: Interface, name: str = BUS_NAME
+    ) -> None:
         self._bus = bus
         self._name = name
         self._interface = interface
         served = {each.name: each for each in standard(interface)}
         self._everywhere = served  # they answer at every path, saying themselves where nothing is
-        self._here = {interface.name: interface, **served}
+        self._here = {each.name: each for each in (interface, *hidden)} | served
         self._callers = Callers(
             bus, on_gone=self._caller_gone, in_use=lambda name: bool(self._of_sender[name])
         )

@@ -7,6 +7,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -260,6 +261,17 @@ def test_a_flood_of_calls_does_not_reach_the_hook(session: Session, guard: Run, 
             began = time.monotonic()
             assert session.ask().startswith('s "')
             took.append(time.monotonic() - began)
+        for verb in ("pause", "resume"):  # root's other calls have that road too
+            ran = subprocess.run(
+                [sys.executable, "-m", "logindguard.ctl", verb],
+                cwd=CHECKOUT,
+                env={"PATH": "/usr/bin:/bin", "DBUS_SYSTEM_BUS_ADDRESS": bus.address},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=90,
+            )
+            assert ran.returncode == 0, ran.stderr
     finally:
         flood.kill()
         flood.communicate()

@@ -1,18 +1,19 @@
-"""The hook's own road on a real dbus-daemon with the shipped rules: open for root, closed for all others."""
+"""Root's own road on a real dbus-daemon with the shipped rules: closed for all others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from dbus_next import Message
 
 from logindguard.dbus.callers import Caller
-from logindguard.dbus.hook_api import HookApi
-from logindguard.dbus.names import HOOK, PATH
+from logindguard.dbus.names import HOOK, MANAGER, PATH
+from logindguard.dbus.root_api import RootApi
 from logindguard.signals.bus import SystemBus
 
 from .conftest import Daemon
@@ -32,11 +33,15 @@ class Road:
         self.callers: list[Caller] = []
         self.came: list[Any] = []
         bus.connection.add_message_handler(self._note)
-        self.api = HookApi(bus, self._reclaim_ending)
+        service: Any = SimpleNamespace(dying=7, restore=self._restore)
+        self.api = RootApi(bus, service, self._reclaim_ending)
 
     def _note(self, message: Any) -> None:
         if message.sender != "org.freedesktop.DBus":
             self.came.append(message)
+
+    async def _restore(self) -> int:
+        return 3
 
     async def _reclaim_ending(self, caller: Caller) -> str:
         self.callers.append(caller)
@@ -52,7 +57,7 @@ async def daemon(short_dir: Path) -> AsyncIterator[Daemon]:
 
 @pytest.fixture
 async def road(daemon: Daemon) -> AsyncIterator[Road]:
-    bus = await SystemBus.connect(daemon.address, timeout_sec=20)
+    bus = await SystemBus.connect(daemon.address, timeout_sec=60)
     road = Road(bus)
     await road.api.start()
     yield road
@@ -74,6 +79,21 @@ async def test_root_may_call_it(road: Road, stranger: Peer) -> None:
     )
     assert reply.body == ["released"]
     assert [caller.uid for caller in road.callers] == [0]
+
+
+async def test_root_reaches_the_manager_too(road: Road, stranger: Peer) -> None:
+    connection = stranger._connection
+    reply = await connection.call(Message(destination=HOOK, path=PATH, interface=MANAGER, member="Restore"))
+    assert reply.body == [3]
+    get = Message(
+        destination=HOOK,
+        path=PATH,
+        interface="org.freedesktop.DBus.Properties",
+        member="Get",
+        signature="ss",
+        body=[MANAGER, "DyingCount"],
+    )
+    assert (await connection.call(get)).body[0].value == 7
 
 
 async def test_what_root_broadcasts_is_heard(road: Road, stranger: Peer) -> None:
@@ -122,7 +142,7 @@ async def test_no_user_may_have_the_name(daemon: Daemon, user: User) -> None:
 
 
 async def test_a_call_before_the_name_is_there_is_refused_by_the_bus(daemon: Daemon, user: User) -> None:
-    bus = await SystemBus.connect(daemon.address, timeout_sec=20)
+    bus = await SystemBus.connect(daemon.address, timeout_sec=60)
     with pytest.raises(Failed) as failed:
         await user.call("ReclaimEnding", to=bus.unique_name, interface=HOOK)
     assert failed.value.name == "AccessDenied"
