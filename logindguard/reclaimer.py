@@ -315,5 +315,10 @@ def _ending_verdict(account: _Account, *, vacated: bool) -> tuple[Outcome, str]:
         return Outcome.RELEASED, "nothing to speak of is left in it"
     if vacated and isinstance(decision, Reclaim) and decision.keep_mapped:
         return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
-    reason = "the rest waits for writeback" if pending else "the rest is in use by its last processes"
+    if pending:
+        reason = "the rest waits for writeback"
+    elif vacated:
+        reason = "the kernel did not give up the rest in time"
+    else:
+        reason = "the rest is in use by its last processes"
     return (Outcome.PARTIAL if freed else Outcome.UNCHANGED), reason

@@ -85,6 +85,10 @@ async def test_what_it_leaves_is_told_with_the_reason(rig: Rig) -> None:
     rig.backend.hold(SCOPE, 0, 8 * MIB, dirty_bytes=MIB)
     record = await rig.hook()
     assert (record.outcome, record.reason) == (Outcome.PARTIAL, "the rest waits for writeback")
+    rig.backend.per_window_bytes = 2 * MIB
+    rig.backend.hold(SCOPE, 0, 8 * MIB)
+    record = await rig.hook()
+    assert (record.outcome, record.reason) == (Outcome.PARTIAL, "the kernel did not give up the rest in time")
     rig.backend.hold(SCOPE, 0, 80 * MIB, mapped_bytes=40 * MIB)
     record = await rig.hook()
     assert (record.outcome, record.mapped_kept_bytes) == (Outcome.MAPPED_KEPT, 40 * MIB)
