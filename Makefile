@@ -73,7 +73,7 @@ test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
-	  tests/vm/test_pam.py $(PYTEST_ARGS)
+	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py $(PYTEST_ARGS)
 
 # A hundred kills inside windows on each system, where `make test` does fifty on one.
 test-faults: setup need-root

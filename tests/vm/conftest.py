@@ -2,7 +2,8 @@
 
 Tests that ask for `machine` run on every system of PRECISE; `@on(...)` names others.
 Which of these systems are booted is said by LOGINDGUARD_SYSTEMS (names, or "all"); Debian 12 alone
-where it is not set, as the others take longer than a run between two changes should.
+where it is not set, as the others take longer than a run between two changes should. What is marked
+`load` is run with LOAD=full alone (make test-load), for the same reason.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 
 from tests.lab import neighbour
+from tests.vm.hook_host import HookHost
 from tests.vm.host import FILES, Host
 from tests.vm.machine import Machine
 from tests.vm.package import deb
 from tests.vm.system import BOOKWORM, PRECISE, SYSTEMS, System
 
 CHOSEN = os.environ.get("LOGINDGUARD_SYSTEMS", BOOKWORM.name).split()
+FULL_LOAD = os.environ.get("LOAD") == "full"
 # Includes building the image and booting it, for the test that comes first.
 TIMEOUT_SEC = 600
 
@@ -39,12 +42,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("vm")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_SEC))
-    left_out = [item for item in items if (of := _system(item)) and not {of.name, "all"} & {*CHOSEN}]
+    left_out = [item for item in items if not _is_chosen(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     yield
     items.sort(key=_boot_order)
+
+
+def _is_chosen(item: pytest.Item) -> bool:
+    system = _system(item)
+    if system is None:
+        return True
+    return bool({system.name, "all"} & {*CHOSEN}) and (FULL_LOAD or not item.get_closest_marker("load"))
 
 
 def _system(item: pytest.Item) -> System | None:
@@ -103,4 +113,17 @@ def host(machine: Machine) -> Iterator[Host]:
     host.mark()
     yield host
     machine.run(f"rm -rf {FILES}")
+    host.guard("start")
+
+
+@pytest.fixture
+def hook_host(machine: Machine) -> Iterator[HookHost]:
+    """The same for tests of what is done before a removal; alice's slice stays."""
+    machine.run("loginctl enable-linger alice")
+    host = HookHost(machine)
+    host.guard("start")
+    machine.login("alice", "true")  # whatever a first login reads and writes
+    host.mark()
+    yield host
+    machine.run(f"rm -rf {FILES}; loginctl disable-linger alice")
     host.guard("start")

@@ -63,11 +63,14 @@ class Host:
         ]
         self.machine.logins(user, commands, timeout_sec=120)
 
-    def make_files(self, prefix: str, count: int, size: int = READ_BYTES) -> None:
-        """None of them in memory afterwards."""
+    def make_files(
+        self, prefix: str, count: int, size: int = READ_BYTES, *, read_before: bool = False
+    ) -> None:
+        """None of them in memory afterwards. Whoever is first to read one writes its access time, too."""
+        read = f"cat {prefix}-* >/dev/null; sync;" if read_before else ""
         self.machine.run(
             f"mkdir -p {FILES} && cd {FILES} && for n in $(seq 0 {count - 1}); do"
-            f" head -c {size} /dev/zero >{prefix}-$n; done; sync;"
+            f" head -c {size} /dev/zero >{prefix}-$n; done; sync; {read}"
             f" for file in {prefix}-*; do dd status=none iflag=nocache count=0 if=$file; done",
             timeout_sec=180,
         )
