@@ -52,6 +52,7 @@ def main(directory: Path, ready: Path) -> None:
         pass
     gone = time.monotonic()
     all_ended = all_ended or gone
+    users_ended = users_ended or all_ended
     print(round((all_ended - users_ended) * 1000), round((gone - all_ended) * 1000))
 
 
