@@ -13,10 +13,12 @@ from .kernel.cgroupfs import CgroupGone, KernelError
 from .model import UNNAMED, Decision, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
+from .turns import Turns
 
 MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep
 # Users make cgroups by the thousand below their own managers: what is told of them must not fill our memory.
 MAX_NAMED = 250  # teardowns in one record
+ROUND_USEC = 2_000_000  # then a sweep may take its turn
 SERVE_USEC = 2_000_000  # for one parent; what is left then is the sweep's, others wait too
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ class Guard:
         self._tell = tell
         self._leave = leave
         self._settler = Settler()
+        self._turns = Turns()
+        self._waiting: dict[str, tuple[Teardown, ...]] = {}  # settled, by live parent
+        self._waiting_count = 0  # of teardowns
         self._wake = asyncio.Event()
         self.endings = Endings(reclaimer, tell=tell, note_busy=self._note_busy, lives_on=lives_on)
         self._reclaiming = False
@@ -57,7 +62,7 @@ class Guard:
         self.teardowns_total += 1
         if not self._reclaimer.config.teardown.after:
             return
-        if len(self._settler) >= MAX_WAITING:
+        if len(self._settler) + self._waiting_count >= MAX_WAITING:
             if self.shed_total == 0:
                 log.warning(
                     "More than %d teardowns wait at once; the sweep will see to the rest.", MAX_WAITING
@@ -69,20 +74,27 @@ class Guard:
 
     async def run(self) -> None:
         """Serve settled groups until cancelled."""
+        waiting = self._waiting
         while True:
-            due_usec = self._settler.next_usec(self._reclaimer.config.teardown)
+            due_usec = now_usec() if waiting else self._settler.next_usec(self._reclaimer.config.teardown)
             wait_sec = None if due_usec is None else max(0, due_usec - now_usec()) / 1e6
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
                 async with asyncio.timeout(wait_sec):
                     await self._wake.wait()
             self._wake.clear()
-            groups = self._settler.due(self._reclaimer.config.teardown, now_usec())
-            if groups:
+            await self._gather()
+            if waiting:
+                until_usec = now_usec() + ROUND_USEC
                 self._reclaiming = True
                 self._note_busy()
                 try:
-                    await self._serve(groups)
+                    while waiting and now_usec() < until_usec:
+                        path = self._turns.next(waiting)
+                        teardowns = waiting.pop(path)
+                        self._waiting_count -= len(teardowns)
+                        await self._serve(path, teardowns)
+                        await self._gather()
                 finally:
                     self._reclaiming = False
                     self._note_busy()
@@ -98,36 +110,37 @@ class Guard:
         else:
             self.free.set()
 
-    async def _serve(self, groups: list[tuple[str, tuple[Teardown, ...]]]) -> None:
-        """Reclaim once for each parent that still lives; what hung under a gone one hangs higher up now."""
-        merged: dict[str, tuple[Teardown, ...]] = {}
-        for path, teardowns in groups:
+    async def _gather(self) -> None:
+        """Takes settled groups in by the parent that still lives: what hung under a gone one hangs there."""
+        for path, teardowns in self._settler.due(self._reclaimer.config.teardown, now_usec()):
             live = await self._nearest_live(path)
             if live is not None:
-                merged[live] = merged.get(live, ()) + teardowns
-        for path in sorted(merged, key=lambda path: -path.count("/")):
-            job = Job(
-                way=Way.AFTER,
-                path=path,
-                teardowns=merged[path][-MAX_NAMED:],
-                should_stop=lambda: self._stopping,
-                max_usec=SERVE_USEC,
-            )
+                self._waiting[live] = self._waiting.get(live, ()) + teardowns
+                self._waiting_count += len(teardowns)
+
+    async def _serve(self, path: str, teardowns: tuple[Teardown, ...]) -> None:
+        """Reclaim once for one parent."""
+        job = Job(
+            way=Way.AFTER,
+            path=path,
+            teardowns=teardowns[-MAX_NAMED:],
+            should_stop=lambda: self._stopping,
+            max_usec=SERVE_USEC,
+        )
+        record, decision = await self._reclaimer.run(job)
+        while record.outcome is Outcome.GONE:
+            if record.writes:
+                self._tell(replace(record, teardowns=()))
+            live = await self._nearest_live(path)
+            if live is None:
+                return
+            job = replace(job, path=live)  # what hung under it hangs there now
             record, decision = await self._reclaimer.run(job)
-            while record.outcome is Outcome.GONE:
-                if record.writes:
-                    self._tell(replace(record, teardowns=()))
-                live = await self._nearest_live(path)
-                if live is None:
-                    break
-                job = replace(job, path=live)  # what hung under it hangs there now
-                record, decision = await self._reclaimer.run(job)
-            else:
-                if (unnamed := len(merged[path]) - MAX_NAMED) > 0:
-                    record = replace(record, context={**record.context, UNNAMED: str(unnamed)})
-                if not self._told_before(record):
-                    self._tell(record)
-                self._leave(record, decision)
+        if (unnamed := len(teardowns) - MAX_NAMED) > 0:
+            record = replace(record, context={**record.context, UNNAMED: str(unnamed)})
+        if not self._told_before(record):
+            self._tell(record)
+        self._leave(record, decision)
 
     def _told_before(self, record: ReclaimRecord) -> bool:
         """Whether nothing was left to do here, and the records from before the rmdirs say why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -449,6 +450,32 @@ async def test_a_path_that_was_made_anew_is_not_tried_for_ever(rig: Rig) -> None
         rig.backend.calls.clear()
         await asyncio.sleep(0.2)
         assert len(rig.backend.calls) < 20
+
+
+async def test_one_users_cgroups_do_not_keep_others_waiting(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = "/user.slice/user-1001.slice"
+    parents = [f"{ALICE}/user@1000.service/app.slice/p{number}" for number in range(20)]
+    for path in (*parents, bob):
+        rig.backend.hold(path, 1, MIB)
+    reclaim, begun, gate = rig.backend.reclaim, threading.Event(), threading.Event()
+
+    def gated(residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        begun.set()
+        gate.wait(60)
+        return reclaim(residue, plan, should_stop)
+
+    monkeypatch.setattr(rig.backend, "reclaim", gated)
+    for path in parents:
+        rig.guard.heard(teardown("run-1.scope", path))
+    await until(begun.is_set)
+    rig.guard.heard(teardown("session-2.scope", bob))  # behind all of them
+    await asyncio.sleep(0.1)  # until it has settled
+    gate.set()
+    await rig.until(21)
+    assert rig.backend.reclaimed()[1] == bob
+    assert (rig.guard._waiting, rig.guard._waiting_count) == ({}, 0)
 
 
 async def test_a_large_residue_does_not_keep_others_waiting(
