@@ -24,9 +24,7 @@ class Error(StrEnum):
     NOT_SUPPORTED = "org.logindguard1.Error.NotSupported"  # in this mode; the sentence has its reason
     PAUSED = "org.logindguard1.Error.Paused"
     RESTORE_FAILED = "org.logindguard1.Error.RestoreFailed"
-    NOT_ENDING = (
-        "org.logindguard1.Hook.Error.NotEnding"  # the caller's cgroup holds other processes, or is gone
-    )
+    NOT_ENDING = "org.logindguard1.Hook.Error.NotEnding"  # others are in the caller's cgroup, or it is gone
     NOT_COVERED = "org.logindguard1.Hook.Error.NotCovered"  # the settings leave the caller's unit alone
 
     ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"

@@ -80,10 +80,7 @@ class V1Backend(Confined):
         self._no_swap = NoSwap(hierarchy, ledger, V1_FILE)
         self._interrupter = Interrupter()
         self._cost = WriteCost()
-        self._gave, self._lost = (
-            Lately(),
-            Lately(),
-        )  # by dying memcgs, and by live ones, until all is released
+        self._gave, self._lost = Lately(), Lately()  # dying and live ones, until all is released
 
     # Counting
 
