@@ -279,7 +279,13 @@ def test_what_shows_only_a_part_cannot_be_counted(ground: Ground, tmp_path: Path
 
 
 def test_the_count_is_that_of_a_walk(ground: Ground) -> None:
-    assert abs(ground.backend.total_dying() - dying(ground.directory(ground.top))) <= OTHERS
+    def apart() -> int:
+        return abs(ground.backend.total_dying() - dying(ground.directory(ground.top)))
+
+    deadline = time.monotonic() + 60
+    while apart() > OTHERS:  # those of the tests before are still being freed
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_no_settings_make_the_sweep_write_where_nothing_is_dying(ground: Ground) -> None:
