@@ -10,7 +10,7 @@ from logindguard.ctl.records import dying_change, what
 from logindguard.ctl.table import Cell, Column, footer, table
 from logindguard.ctl.terminal import Colour, Terminal, ellipsize, look_at, width
 from logindguard.ctl.times import ago, parse_duration, parse_time, stamp
-from logindguard.ctl.verbs.top import slice_of, sparkline
+from logindguard.ctl.verbs.top import sparkline
 from logindguard.model import UNNAMED
 
 from .conftest import Sink
@@ -169,11 +169,6 @@ class TestTerminal:
         assert sparkline([5, 5], 2, 5) == "██"
         assert sparkline(list(range(9)), 3, 8) == "▆▇█"
         assert sparkline([0, 0], 2, 0) == "  "
-
-    def test_innermost_slice(self) -> None:
-        assert slice_of("/user.slice/user-1.slice/user@1.service/init.scope") == "/user.slice/user-1.slice"
-        assert slice_of("/system.slice") == "/system.slice"
-        assert slice_of("/init.scope") == slice_of("/") == "/"
 
     def test_help_fits_a_terminal(self) -> None:
         lines = help_text().splitlines()

@@ -141,17 +141,28 @@ def test_a_hundred_thousand_records(tell: Tell) -> None:
         shlex.join(python(WRITE.format(count=100_000))),
         """
 import time
+from logindguard.blame import Blame
+from logindguard.owners import By, owner_by, stranger_by
 begun = time.perf_counter()
 found = History().find()
 took = time.perf_counter() - begun
 begun = time.perf_counter()
 last = History().find(limit=1000)
-print(json.dumps([len(found.records), found.corrupt, took, len(last.records), time.perf_counter() - begun]))
+took_last = time.perf_counter() - begun
+begun = time.perf_counter()
+blame = Blame(owner_by(By.USER), stranger_by(By.USER))
+blame.book_all(reversed(found.records))
+blame.close(None)
+took_blame = time.perf_counter() - begun
+teardowns = blame.accounts["1000"].teardowns
+counts = [len(found.records), found.corrupt, len(last.records), teardowns]
+print(json.dumps([*counts, took, took_last, took_blame]))
 """,
     )
-    count, corrupt, took_sec, last, last_sec = told
+    count, corrupt, last, teardowns, took_sec, last_sec, blame_sec = told
     tell(f"{count} records read back in {took_sec:.2f} s, the last {last} in {last_sec * 1000:.0f} ms")
-    assert (count, corrupt, last) == (100_000, 0, 1000)
+    tell(f"their teardowns booked to their owners in {blame_sec:.2f} s more")
+    assert (count, corrupt, last, teardowns) == (100_000, 0, 1000, 100_000)
 
 
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:

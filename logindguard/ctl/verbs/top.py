@@ -8,6 +8,7 @@ from collections import deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
+from ...owners import slice_of
 from ...text import counted, size, span
 from ..client import Record, Service
 from ..context import Context
@@ -138,14 +139,6 @@ async def _round(
                 view.order = _ORDERS[key]
             case _:
                 pass  # drawn again: the window may have changed its size
-
-
-def slice_of(path: str) -> str:
-    """The innermost slice that a cgroup is in: "/user.slice/user-1000.slice"; "/" outside all."""
-    parts = path.strip("/").split("/")
-    while parts and not parts[-1].endswith(".slice"):
-        parts.pop()
-    return "/" + "/".join(parts)
 
 
 def sparkline(values: list[int], columns: int, highest: int) -> str:
