@@ -26,6 +26,7 @@ _logindguardctl() {
         [list]=''
         [history]='-S --since -U --until -u --unit --user -n --lines --iterations -r --reverse'
         [show]='-p --property --value'
+        [blame]='--by -S --since -n --lines --iterations'
         [top]='-b --batch -n --lines --iterations -d --delay'
         [monitor]='-n --lines --iterations'
         [check]='--threshold'
@@ -38,7 +39,7 @@ _logindguardctl() {
         [config]=''
         [reload]=''
     )
-    local verbs='status list history show top monitor check doctor sweep reclaim pause resume restore config reload'
+    local verbs='status list history show blame top monitor check doctor sweep reclaim pause resume restore config reload'
 
     # "--json=p" comes as three words where "=" is one that bash splits at.
     if [[ $current == "=" ]]; then
@@ -50,6 +51,7 @@ _logindguardctl() {
     fi
     case $option in
         --json) words='pretty short off' ;;
+        --by) words='unit user trigger slice' ;;
         -u | --unit) words=$(__logindguardctl_units) ;;
         --user) words=$(compgen -u) ;;
         -S | --since | -U | --until) words='today yesterday -1h -1d' ;;

@@ -14,13 +14,14 @@ from .exits import Exit, Failure
 from .output import Json, Output
 from .parser import parse
 from .terminal import look_at
-from .verbs import action, config, doctor, history, listing, monitor, show, status, top
+from .verbs import action, blame, config, doctor, history, listing, monitor, show, status, top
 
 RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "status": status.run,
     "list": listing.run,
     "history": history.run,
     "show": show.run,
+    "blame": blame.run,
     "top": top.run,
     "monitor": monitor.run,
     "check": status.check,

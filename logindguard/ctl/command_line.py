@@ -66,6 +66,13 @@ OPTIONS: Final = {
         Option(name="since", flags=("-S", "--since"), metavar="DATE", help="Only what is not older"),
         Option(name="until", flags=("-U", "--until"), metavar="DATE", help="Only what is not newer"),
         Option(name="unit", flags=("-u", "--unit"), metavar="GLOB", help="Only of such units"),
+        Option(
+            name="by",
+            flags=("--by",),
+            metavar="WHAT",
+            choices=("unit", "user", "trigger", "slice"),
+            help="Group by unit, user, trigger or slice (default: unit)",
+        ),
         Option(name="user", flags=("--user",), metavar="USER", help="Only of this user (name or uid)"),
         Option(name="reverse", flags=("-r", "--reverse"), help="Show the newest first"),
         Option(
@@ -117,6 +124,12 @@ VERBS: Final = {
             arguments="ID|UNIT",
             help="Show a reclaim, or the last one of a unit",
             options=("property", "value"),
+        ),
+        Verb(
+            name="blame",
+            group=QUERY,
+            help="Tell who leaves dying memcgs behind",
+            options=("by", "since", "number"),
         ),
         Verb(
             name="top",

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, TextIO
 
+from ..record.history import History
 from .client import Service, ServiceAbsent
+from .exits import Exit, Failure
 from .output import Output
 from .roots import Roots
+from .times import parse_time
 
 
 def _clock() -> int:
@@ -35,7 +38,7 @@ def _stream(stream: TextIO | None, mode: Literal["r", "w"]) -> TextIO:
 class World:
     """All that comes from outside: given by the tests, the process's own otherwise.
 
-    `now_usec` holds the clock still; None lets it run.
+    `now_usec` holds the clock still; None lets it run. `history` is the journal for who may read it.
     """
 
     stdin: TextIO = field(default_factory=lambda: _stream(sys.stdin, "r"))
@@ -45,6 +48,7 @@ class World:
     roots: Roots = field(default_factory=Roots)
     bus_address: str | None = None
     now_usec: int | None = None
+    history: History | None = field(default_factory=lambda: History() if os.geteuid() == 0 else None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +60,17 @@ class Context:
     @property
     def now_usec(self) -> int:
         return _clock() if self.world.now_usec is None else self.world.now_usec
+
+    def time(self, option: str) -> int:
+        """Realtime microseconds of --since or --until; 0 where it was not given."""
+        written = getattr(self.options, option)
+        if written is None:
+            return 0
+        try:
+            return max(1, parse_time(written, self.now_usec))  # 0 would be no bound
+        except (ValueError, OverflowError, OSError) as error:
+            sentence = f"--{option}= expects a time such as '2026-01-01 10:00', 'yesterday' or '-2h'"
+            raise Failure(f"{sentence}, not '{written}'.", Exit.USAGE) from error
 
     async def service(self) -> Service:
         """Raises ServiceAbsent where it does not run."""

@@ -63,6 +63,7 @@ class Command:
             roots=self.roots,
             bus_address=self.address,
             now_usec=NOW_USEC,
+            history=None,
         )
         return Ran(main(argv, world), out.getvalue(), err.getvalue())
 
@@ -95,7 +96,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     def name(uid: int) -> str:
         return known.get(uid, str(uid))
 
-    for module in ("records", "doctor.logins"):
+    for module in ("records", "doctor.logins", "verbs.blame"):
         monkeypatch.setattr(f"logindguard.ctl.{module}.user_name", name)
 
 

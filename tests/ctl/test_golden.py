@@ -28,6 +28,8 @@ SERVICE = {
     "history-filtered": ["history", "--user=61001", "-n", "5"],
     "history-empty": ["history", "--unit=nothing.*"],
     "show": ["show", "9f3cbb"],
+    "blame": ["blame"],
+    "blame-user": ["blame", "--by=user", "-n", "2"],
     "plan": ["sweep", "--dry-run"],
     "top": ["top", "-b", "-n", "1"],
     "doctor": ["doctor"],

@@ -16,7 +16,7 @@ from ..exits import Exit, Failure
 from ..records import SHORT_ID, dying_change, shown_path, units_of, what, with_users
 from ..table import Cell, Column, Row
 from ..terminal import Colour
-from ..times import SEC, parse_time
+from ..times import SEC
 
 COLUMNS = (
     Column("TIME"),
@@ -36,8 +36,7 @@ DAY_USEC = 86_400 * SEC
 async def run(context: Context) -> Exit:
     options = context.options
     now_usec = context.now_usec
-    since_usec = _time(options.since, "--since=", now_usec)
-    until_usec = _time(options.until, "--until=", now_usec)
+    since_usec, until_usec = context.time("since"), context.time("until")
     if since_usec and until_usec and since_usec > until_usec:
         raise Failure("--since= must be before --until=.", Exit.USAGE)
     wanted = _filter(options.unit, options.user)
@@ -52,16 +51,6 @@ async def run(context: Context) -> Exit:
     else:
         context.out.table(COLUMNS, [_row(record, now_usec) for record in records], "reclaim")
     return Exit.OK
-
-
-def _time(written: str | None, flag: str, now_usec: int) -> int:
-    if written is None:
-        return 0
-    try:
-        return max(1, parse_time(written, now_usec))  # 0 would be no bound
-    except (ValueError, OverflowError, OSError) as error:
-        sentence = f"{flag} expects a time such as '2026-01-01 10:00', 'yesterday' or '-2h', not '{written}'."
-        raise Failure(sentence, Exit.USAGE) from error
 
 
 def _filter(unit: str | None, user: str | None) -> Callable[[Record], bool] | None:
