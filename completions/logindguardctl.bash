@@ -27,6 +27,7 @@ _logindguardctl() {
         [history]='-S --since -U --until -u --unit --user -n --lines --iterations -r --reverse'
         [show]='-p --property --value'
         [blame]='--by -S --since -n --lines --iterations'
+        [explain]='--files -n --lines --iterations'
         [top]='-b --batch -n --lines --iterations -d --delay'
         [monitor]='-n --lines --iterations'
         [check]='--threshold'
@@ -39,7 +40,7 @@ _logindguardctl() {
         [config]=''
         [reload]=''
     )
-    local verbs='status list history show blame top monitor check doctor sweep reclaim pause resume restore config reload'
+    local verbs='status list history show blame explain top monitor check doctor sweep reclaim pause resume restore config reload'
 
     # "--json=p" comes as three words where "=" is one that bash splits at.
     if [[ $current == "=" ]]; then
@@ -59,6 +60,10 @@ _logindguardctl() {
             words='id realtime_usec way target target_inode outcome reason mode teardowns dying_before
                 dying_after residue_before_bytes freed_bytes stolen_pages mapped_kept_bytes writes shielded
                 cpu_usec wall_usec longest_write_usec release_usec context'
+            ;;
+        --files)
+            mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            return
             ;;
         -n | --lines | --iterations | -d | --delay | --threshold | --for) return ;;
     esac
@@ -85,7 +90,7 @@ _logindguardctl() {
             '') words=$verbs ;;
             show) words="$(__logindguardctl_units) $(__logindguardctl_records)" ;;
             reclaim) words="$(__logindguardctl_units) $(__logindguardctl_sessions)" ;;
-            sweep) words='/user.slice /system.slice' ;;
+            sweep | explain) words='/user.slice /system.slice' ;;
         esac
     fi
     # Unit names may hold backslashes: compgen would read them as quotes.

@@ -14,7 +14,7 @@ from .exits import Exit, Failure
 from .output import Json, Output
 from .parser import parse
 from .terminal import look_at
-from .verbs import action, blame, config, doctor, history, listing, monitor, show, status, top
+from .verbs import action, blame, config, doctor, explain, history, listing, monitor, show, status, top
 
 RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "status": status.run,
@@ -22,6 +22,7 @@ RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "history": history.run,
     "show": show.run,
     "blame": blame.run,
+    "explain": explain.run,
     "top": top.run,
     "monitor": monitor.run,
     "check": status.check,
@@ -34,7 +35,9 @@ RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "config": config.run,
     "reload": action.reload,
 }
-STREAMS = frozenset({"top", "monitor", "sweep", "reclaim"})  # written as it comes, never through a pager
+STREAMS = frozenset(
+    {"top", "monitor", "sweep", "reclaim", "explain"}
+)  # written as it comes, never through a pager
 
 
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:

@@ -73,6 +73,13 @@ OPTIONS: Final = {
             choices=("unit", "user", "trigger", "slice"),
             help="Group by unit, user, trigger or slice (default: unit)",
         ),
+        Option(
+            name="files",
+            flags=("--files",),
+            metavar="DIR",
+            many=True,
+            help="Find the files below DIR whose page cache it is",
+        ),
         Option(name="user", flags=("--user",), metavar="USER", help="Only of this user (name or uid)"),
         Option(name="reverse", flags=("-r", "--reverse"), help="Show the newest first"),
         Option(
@@ -130,6 +137,13 @@ VERBS: Final = {
             group=QUERY,
             help="Tell who leaves dying memcgs behind",
             options=("by", "since", "number"),
+        ),
+        Verb(
+            name="explain",
+            group=QUERY,
+            arguments="CGROUP",
+            help="Tell what holds the dying memcgs of a cgroup",
+            options=("files", "number"),
         ),
         Verb(
             name="top",

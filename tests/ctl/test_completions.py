@@ -121,7 +121,7 @@ class TestZsh:
 
 def spelt(zsh: str) -> set[str]:
     """The options in specifications of _arguments: '(-a --all)'{-a,--all=}'[help]', '--one[help]'."""
-    found = set(re.findall(r"'(--?[a-z-]+)=?\[", zsh)) | set(re.findall(r"'\(- \*\)(--?[a-z-]+)\[", zsh))
+    found = set(re.findall(r"'\*?(--?[a-z-]+)=?\[", zsh)) | set(re.findall(r"'\(- \*\)(--?[a-z-]+)\[", zsh))
     for group in re.findall(r"'\{([^}]*)\}'", zsh):
         found |= {name.removesuffix("=") for name in group.split(",")}
     return found

@@ -29,6 +29,7 @@ SERVICE = {
     "history-empty": ["history", "--unit=nothing.*"],
     "show": ["show", "9f3cbb"],
     "blame": ["blame"],
+    "explain": ["explain", "user-61001.slice"],
     "blame-user": ["blame", "--by=user", "-n", "2"],
     "plan": ["sweep", "--dry-run"],
     "top": ["top", "-b", "-n", "1"],
@@ -37,6 +38,7 @@ SERVICE = {
 KERNEL = {
     "status-kernel": ["status"],
     "list-kernel": ["list"],
+    "explain-kernel": ["explain", "user.slice"],
     "doctor-kernel": ["doctor"],
     "doctor-full": ["doctor", "--full"],
     "config": ["config"],

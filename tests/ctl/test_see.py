@@ -1,0 +1,109 @@
+"""The verbs that show the leak: what they answer to programs, and what they say where they cannot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from logindguard.ctl.exits import Exit
+from logindguard.ctl.past import to_record
+from logindguard.ctl.roots import Roots
+from logindguard.ctl.verbs.blame import timers
+from logindguard.model import Outcome, Phase, Source, Way
+
+from . import host
+from .conftest import Command, write
+from .fake_service import ALICE, NOW_USEC, RECORDS, RESIDUES, SEC, Running
+
+
+def answer(command: Command, *argv: str) -> Any:
+    ran = command(*argv, "--json=short")
+    assert (ran.status, ran.err) == (0, "")
+    return json.loads(ran.out)
+
+
+class TestBlame:
+    def test_teardowns_and_what_is_dying_add_up(self, command: Command, running: Running) -> None:
+        for by in ("unit", "user", "trigger", "slice"):
+            rows = answer(command, "blame", f"--by={by}")
+            assert sum(row["teardowns"] for row in rows) == 4
+            dying = sum(row["dying"] for row in RESIDUES)
+            assert sum(row["dying"] for row in rows) == pytest.approx(dying, abs=0.5)  # rounded
+
+    def test_a_user_by_name_and_number(self, command: Command, running: Running) -> None:
+        rows = {row.get("user"): row for row in answer(command, "blame", "--by=user")}
+        assert rows["alice"]["uid"] == 61001
+        assert (rows["alice"]["teardowns"], rows["alice"]["reclaimed"]) == (1, 1)
+        assert rows["alice"]["reason"] == "waits for writeback"
+
+    def test_since(self, command: Command, running: Running) -> None:
+        rows = answer(command, "blame", "--by=trigger", "--since=-1h")
+        assert {row["trigger"]: row["teardowns"] for row in rows if row["teardowns"]} == {"ssh login": 1}
+
+    def test_nothing_at_all(self, command: Command, running: Running) -> None:
+        running.service.records, running.service.residues = [], []
+        assert command("blame").out == "No teardown was told of.\n"
+
+    def test_units_that_a_timer_starts(self, roots: Roots) -> None:
+        write(roots.usr / "lib/systemd/system/logrotate.timer")
+        write(roots.etc / "systemd/system/report@.timer")
+        assert timers(roots) == {"logrotate.service", "report@*.service"}
+
+    def test_a_row_of_the_bus_is_the_record_again(self) -> None:
+        row = next(row for row in RECORDS if row["teardowns"])
+        record = to_record({**row, "of_a_later_version": 1})
+        assert (record.way, record.outcome, record.freed_bytes) == (Way.AFTER, Outcome.RELEASED, 4_900_000)
+        [teardown] = record.teardowns
+        assert (teardown.phase, teardown.source, teardown.uid) == (Phase.ENDED, Source.SYSTEMD1, 61001)
+
+
+class TestExplain:
+    @pytest.mark.parametrize("name", ["user-61001.slice", ALICE, ALICE.strip("/")])
+    def test_a_slice_by_name_or_path(self, command: Command, roots: Roots, name: str) -> None:
+        host.debian(roots)
+        found = answer(command, "explain", name)
+        assert (found["path"], found["dying"], found["live_children"]) == (ALICE, 4, 1)
+        held = {pin["kind"]: pin["held_bytes"] for pin in found["pins"] if pin["held_bytes"]}
+        assert held == {"clean": 9 << 20, "dirty": 1 << 20}
+
+    def test_another_unit_by_name(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        assert answer(command, "explain", "session-3.scope")["path"] == f"{ALICE}/session-3.scope"
+
+    def test_what_the_sweep_says(self, command: Command, running: Running, roots: Roots) -> None:
+        host.debian(roots)
+        found = answer(command, "explain", "user-61001.slice")
+        assert (found["reason"], found["next_usec"]) == ("waits for writeback", NOW_USEC + 4 * SEC)
+
+    def test_nothing_charged_explains_it(self, command: Command, roots: Roots) -> None:
+        tree = host.debian(roots)
+        tree.set(ALICE, dying=4, file=2 << 20)  # which is its live child's
+        ran = command("explain", "user-61001.slice")
+        assert "Nothing is charged to them." in ran.out
+        assert "Inodes that they dirtied may still refer to them" in ran.out
+
+    def test_when_dirty_pages_are_written(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        write(roots.proc / "sys/vm/dirty_expire_centisecs", "3000\n")
+        assert "begins 30s after it was changed" in command("explain", "user-61001.slice").out
+
+    @pytest.mark.parametrize("name", ["nothing.slice", "../etc", "/user.slice/none", "none.scope"])
+    def test_no_such_cgroup(self, command: Command, roots: Roots, name: str) -> None:
+        host.debian(roots)
+        ran = command("explain", name)
+        assert (ran.status, ran.out) == (Exit.NOT_FOUND, "")
+        assert ran.err == f"There is no live cgroup '{name}'.\n"
+
+    def test_files_where_nobody_tells(
+        self, command: Command, roots: Roots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host.debian(roots)
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        ran = command("explain", "user.slice", "--files", "host")
+        assert ran.status == Exit.UNAVAILABLE
+        assert ran.err.startswith("This kernel has no /proc/kpagecgroup")
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+        ran = command("explain", "user.slice", "--files", "host")
+        assert (ran.status, ran.err) == (Exit.DENIED, "Only root may find out whose page cache is whose.\n")

@@ -1,0 +1,151 @@
+"""Planted residues, and whether the files behind them are named; on the real kernel of either version."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from logindguard.kernel.cgroupfs import Hierarchy, detect
+from logindguard.kernel.charged_files import ChargedFile, Search, find
+from logindguard.kernel.page_owner import NoPageOwners, PageOwners
+from logindguard.kernel.pins import Kind, explain
+
+MIB = 1 << 20
+DEADLINE_SEC = 60.0
+PLANTED = 10
+MOVING_BYTES = 64 << 10  # of pages that the kernel moves in memory just then
+
+pytestmark = pytest.mark.native
+
+
+@dataclass
+class Ground:
+    """`parent` is live and empty; files are on a disk."""
+
+    hierarchy: Hierarchy
+    parent: Path
+    files: Path
+
+    @property
+    def inode(self) -> int:
+        return self.parent.stat().st_ino
+
+    @property
+    def path(self) -> str:
+        return f"/{self.parent.relative_to(self.hierarchy.mount)}"
+
+    def plant(self, name: str, size: int) -> Path:
+        """A file that is on disk and not in the page cache."""
+        path = self.files / name
+        path.write_bytes(os.urandom(size))
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+            deadline = time.monotonic() + DEADLINE_SEC
+            while cached(path):  # pages in a CPU's batch stay the first time
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                assert time.monotonic() < deadline
+        finally:
+            os.close(fd)
+        return path
+
+    def read_in(self, cgroup: Path, *files: Path) -> None:
+        cgroup.mkdir(exist_ok=True)
+        script = 'echo $$ >"$1/cgroup.procs"; shift; exec cat "$@"'
+        subprocess.run(
+            ["sh", "-c", script, "sh", cgroup, *files], check=True, stdout=subprocess.DEVNULL, timeout=60
+        )
+
+    def find(self, *directories: Path, inode: int | None = None, max_sec: float = 60) -> Search:
+        with PageOwners() as owners:
+            return find(directories, inode or self.inode, owners=owners, max_sec=max_sec)
+
+    def found(self, count: int) -> list[ChargedFile]:
+        """Once the removed cgroup is offline, which takes a moment: until then its pages are its own."""
+        deadline = time.monotonic() + DEADLINE_SEC
+        while len(found := self.find(self.files).found) < count:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        return found
+
+
+def cached(path: Path) -> int:
+    told = subprocess.run(["fincore", "-bno", "RES", path], capture_output=True, text=True, check=True)
+    return int(told.stdout)
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    hierarchy = detect()
+    assert hierarchy is not None
+    parent = hierarchy.mount / f"lgtest-files-{os.getpid()}"
+    parent.mkdir()
+    if hierarchy.version == 2:
+        (parent / "cgroup.subtree_control").write_text("+memory")
+    files = Path(f"/var/tmp/lgtest-files-{os.getpid()}")  # a disk: tmp_path may be tmpfs
+    files.mkdir()
+    try:
+        yield Ground(hierarchy, parent, files)
+    finally:
+        for path in files.iterdir():
+            path.unlink()
+        files.rmdir()
+        for entry in [*parent.iterdir(), parent]:
+            if entry.is_dir():
+                entry.rmdir()
+
+
+def test_planted_files_are_named_largest_first(ground: Ground) -> None:
+    sizes = {f"file-{at}": (PLANTED - at) * MIB // 4 for at in range(PLANTED)}
+    planted = [ground.plant(name, size) for name, size in sizes.items()]
+    other = ground.plant("of-a-live-neighbour", MIB)
+    untouched = ground.plant("not-read", MIB)
+    ground.read_in(ground.parent / "live", other)
+    ground.read_in(ground.parent / "gone", *planted)
+    with planted[-1].open("rb"):
+        planted[-1].unlink()
+        (ground.parent / "gone").rmdir()
+        found = ground.found(PLANTED)
+        assert cached(untouched) == 0  # looking reads nothing
+    assert [each.path for each in found] == [str(path) for path in planted]
+    for each, size in zip(found, sizes.values(), strict=True):
+        assert abs(each.charged_bytes - size) <= MOVING_BYTES
+    assert [each.pid for each in found] == [None] * (PLANTED - 1) + [os.getpid()]
+    held_bytes = explain(ground.hierarchy, ground.path).held(Kind.CLEAN)
+    # memory.stat lags behind, and the program that read them may have been read from disk for it.
+    assert held_bytes >= sum(sizes.values()) // 2
+    live = ground.find(ground.files, inode=(ground.parent / "live").stat().st_ino)
+    assert [each.path for each in live.found] == [str(other)]
+
+
+def test_a_file_that_is_one_page_and_one_of_several_windows(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logindguard.kernel.page_owner.WINDOW_PAGES", 100)
+    small, large = ground.plant("small", 5), ground.plant("large", 3 * MIB)
+    ground.read_in(ground.parent / "gone", small, large)
+    (ground.parent / "gone").rmdir()
+    found = ground.found(2)
+    assert [each.path for each in found] == [str(large), str(small)]
+    assert abs(found[0].charged_bytes - 3 * MIB) <= MOVING_BYTES
+    assert found[1].charged_bytes == os.sysconf("SC_PAGE_SIZE")
+
+
+def test_it_is_bounded_and_says_so(ground: Ground) -> None:
+    for name in ("a", "b"):
+        ground.plant(name, 5)
+    search = ground.find(ground.files, max_sec=0)
+    assert not search.complete
+    assert search.files <= 1
+    assert ground.find(ground.files).complete
+
+
+def test_a_kernel_without_the_file(tmp_path: Path) -> None:
+    with pytest.raises(NoPageOwners, match="CONFIG_PROC_PAGE_MONITOR"), PageOwners(tmp_path):
+        pass
