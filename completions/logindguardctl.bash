@@ -28,6 +28,7 @@ _logindguardctl() {
         [show]='-p --property --value'
         [blame]='--by -S --since -n --lines --iterations'
         [explain]='--files -n --lines --iterations'
+        [metrics]=''
         [top]='-b --batch -n --lines --iterations -d --delay'
         [monitor]='-n --lines --iterations'
         [check]='--threshold'
@@ -40,7 +41,7 @@ _logindguardctl() {
         [config]=''
         [reload]=''
     )
-    local verbs='status list history show blame explain top monitor check doctor sweep reclaim pause resume restore config reload'
+    local verbs='status list history show blame explain metrics top monitor check doctor sweep reclaim pause resume restore config reload'
 
     # "--json=p" comes as three words where "=" is one that bash splits at.
     if [[ $current == "=" ]]; then

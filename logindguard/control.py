@@ -72,6 +72,7 @@ class Control(Overview):
         """Ends what is running; returns when its threads have ended."""
         self._jobs.stop()
         self._readings.stop()
+        self._refaults.stop()
         for executor in (self._tools, self._reader):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
 
@@ -79,15 +80,19 @@ class Control(Overview):
 
     def heard(self, teardown: Teardown) -> None:
         self._recent.heard(teardown)
+        self._totals.heard(teardown)
 
     def book(self, record: ReclaimRecord) -> None:
         """Counts a record and tells of it."""
         self._totals.book(record)
+        if record.freed_bytes:
+            self._refaults.reclaimed()
         self._recent.records.append(record)
         for listener in self._listeners:
             listener.reclaimed(record)
 
     def pause_changed(self) -> None:
+        self.note_pauses()
         for listener in self._listeners:
             listener.pause_changed()
 

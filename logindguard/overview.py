@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from . import __version__
 from .guard import Guard
 from .kernel.backend import Backend
-from .model import Mode
+from .metrics import Figures
+from .model import Mode, Way
 from .pause import Pause
 from .readings import Readings
-from .statistics import Statistics
+from .reclaimer import now_usec
+from .refaults import Refaults, refaulted_pages
+from .statistics import BOUNDS_USEC, Durations, Statistics, Stopwatch
 from .sweep import Sweep
+from .text import span
 
 
 class Overview:
@@ -33,6 +38,8 @@ class Overview:
         self._readings = readings
         self._config_files = config_files
         self._totals = Statistics()
+        self._refaults = Refaults(refaulted_pages)
+        self._held, self._waits = Stopwatch(), Stopwatch()
 
     @property
     def totals(self) -> Statistics:
@@ -103,6 +110,7 @@ class Overview:
     async def statistics(self) -> Mapping[str, object]:
         """All totals and counts; nothing in it names a user."""
         totals, latest = self._totals, await self._readings.fresh()
+        self.note_pauses()
         return {
             "teardowns_total": self._guard.teardowns_total,
             "teardowns_shed_total": self._guard.shed_total,
@@ -110,8 +118,16 @@ class Overview:
                 {"way": way, "outcome": outcome, "count": count}
                 for way, outcome, count in self.reclaims_total
             ],
+            "teardowns": [
+                {"trigger": trigger, "count": count} for trigger, count in sorted(totals.teardowns.items())
+            ],
+            "durations": [
+                {"way": str(way)} | _counts(durations) for way, durations in totals.durations.items()
+            ],
+            "freed": [{"way": str(way), "bytes": totals.freed_by_way[way]} for way in Way],
             "freed_bytes_total": totals.freed_bytes,
             "stolen_pages_total": totals.stolen_pages,
+            "refaulted_pages_total": self._refaults.total_pages,
             "writes_total": totals.writes,
             "cpu_usec_total": totals.cpu_usec,
             "longest_write_usec": totals.longest_write_usec,
@@ -123,4 +139,34 @@ class Overview:
             "last_sweep_took_usec": self._sweep.last_took_usec,
             "sweep_paused": self._sweep.paused,
             "paused": bool(self._pause.reason),
+            "paused_by": [
+                {"why": "request", "usec": self._held.total_usec(now_usec())},
+                {"why": "pressure", "usec": self._waits.total_usec(now_usec())},
+            ],
         }
+
+    async def figures(self) -> Figures:
+        """The same for metrics. Raises KernelError or OSError."""
+        statistics = await self.statistics()
+        latest = self._readings.latest
+        by_cgroup = self.cgroup_version == 2
+        return Figures(
+            version=__version__,
+            mode=str(self.mode),
+            dying=latest.dying,
+            residues=[
+                (residue.path, residue.dying if by_cgroup else None, residue.file_bytes)
+                for residue in latest.residues
+            ],
+            statistics=statistics,
+        )
+
+    def note_pauses(self) -> None:
+        """A pause begins or ends, or may have."""
+        self._held.note(now_usec(), on=bool(self._pause.reason))
+        self._waits.note(now_usec(), on=bool(self._sweep.paused) and not self._pause.reason)
+
+
+def _counts(durations: Durations) -> dict[str, int]:
+    names = [*(f"le_{span(bound_usec)}" for bound_usec in BOUNDS_USEC), "longer"]
+    return dict(zip(names, durations.counts, strict=True)) | {"sum_usec": durations.sum_usec}

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .model import Outcome, ReclaimRecord, Way
+from .model import Outcome, Phase, ReclaimRecord, Teardown, Way
+from .owners import trigger_of
+
+BOUNDS_USEC = (1_000, 5_000, 20_000, 100_000, 500_000, 2_000_000, 10_000_000)
+"""Of the time that a reclaim took, upper and inclusive; whatever took longer is beyond the last."""
+
+
+@dataclass(slots=True)
+class Durations:
+    """How many reclaims took how long; `counts` has one more than there are bounds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_USEC) + 1))
+    sum_usec: int = 0
+
+    def book(self, duration_usec: int) -> None:
+        self.counts[bisect_left(BOUNDS_USEC, duration_usec)] += 1
+        self.sum_usec += duration_usec
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """How long something was the case; the times are the caller's clock."""
+
+    past_usec: int = 0
+    since_usec: int | None = None
+
+    def note(self, now_usec: int, *, on: bool) -> None:
+        """It is, or is no longer, the case; to say so again changes nothing."""
+        if self.since_usec is not None and not on:
+            self.past_usec += now_usec - self.since_usec
+            self.since_usec = None
+        elif self.since_usec is None and on:
+            self.since_usec = now_usec
+
+    def total_usec(self, now_usec: int) -> int:
+        return self.past_usec + (0 if self.since_usec is None else now_usec - self.since_usec)
 
 
 @dataclass(slots=True)
@@ -20,6 +56,12 @@ class Statistics:
     cpu_usec: int = 0
     longest_write_usec: int = 0  # the longest of all, no sum
     last_realtime_usec: int = 0  # of the last record; 0 before the first one
+    durations: dict[Way, Durations] = field(default_factory=lambda: {way: Durations() for way in Way})
+    teardowns: Counter[str] = field(default_factory=Counter)  # ended ones, by what made the unit
+
+    def heard(self, teardown: Teardown) -> None:
+        if teardown.phase is Phase.ENDED:
+            self.teardowns[trigger_of(teardown)] += 1
 
     def book(self, record: ReclaimRecord) -> None:
         self.reclaims[record.way, record.outcome] += 1
@@ -30,6 +72,8 @@ class Statistics:
         self.cpu_usec += record.cpu_usec
         self.longest_write_usec = max(self.longest_write_usec, record.longest_write_usec)
         self.last_realtime_usec = max(self.last_realtime_usec, record.realtime_usec)
+        if record.writes:
+            self.durations[record.way].book(record.wall_usec)
 
     def by_way_and_outcome(self) -> list[tuple[Way, Outcome, int]]:
         """Every pair that occurred, in a stable order."""

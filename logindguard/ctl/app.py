@@ -14,7 +14,20 @@ from .exits import Exit, Failure
 from .output import Json, Output
 from .parser import parse
 from .terminal import look_at
-from .verbs import action, blame, config, doctor, explain, history, listing, monitor, show, status, top
+from .verbs import (
+    action,
+    blame,
+    config,
+    doctor,
+    explain,
+    history,
+    listing,
+    metrics,
+    monitor,
+    show,
+    status,
+    top,
+)
 
 RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "status": status.run,
@@ -23,6 +36,7 @@ RUN: dict[str, Callable[[Context], Coroutine[Any, Any, Exit]]] = {
     "show": show.run,
     "blame": blame.run,
     "explain": explain.run,
+    "metrics": metrics.run,
     "top": top.run,
     "monitor": monitor.run,
     "check": status.check,

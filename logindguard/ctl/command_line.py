@@ -145,6 +145,7 @@ VERBS: Final = {
             help="Tell what holds the dying memcgs of a cgroup",
             options=("files", "number"),
         ),
+        Verb(name="metrics", group=QUERY, help="Show all figures as Prometheus reads them"),
         Verb(
             name="top",
             group=QUERY,

@@ -154,6 +154,13 @@ PLAN = [
     {"path": "/user.slice", "file": "memory.reclaim", "value": "4194304", "purpose": "reclaim"},
     {"path": "/user.slice/user-61001.slice", "file": "memory.min", "value": "0", "purpose": "restore"},
 ]
+STATISTICS = {
+    "teardowns": [{"trigger": "ssh login", "count": 4300}, {"trigger": "cron job", "count": 21}],
+    "reclaims": [{"way": "after", "outcome": "released", "count": 1200}],
+    "freed": [{"way": "after", "bytes": 5 * GIB}],
+    "stolen_pages_total": 0,
+    "paused_by": [{"why": "request", "usec": 2 * SEC}],
+}
 PROPERTIES = {
     "Version": Variant("s", "0.1.0"),
     "Mode": Variant("s", "precise"),
@@ -214,7 +221,8 @@ class FakeService(Peer):
                 found = [row for row in self.records if row["id"] == message.body[0]]
                 return ("a{sv}", [variants(found[0])]) if found else None
             case "GetStatistics":
-                return "a{sv}", [{"sweep_paused": Variant("s", self.sweep_paused)}]
+                statistics = {"sweep_paused": self.sweep_paused, **STATISTICS}
+                return "a{sv}", [variants(statistics)]
             case "Sweep" | "ReclaimUnit" | "ReclaimSession":
                 dry = "dry_run" in message.body[-1]
                 return "uaa{sv}", [0 if dry else 7, [variants(row) for row in PLAN] if dry else []]

@@ -12,6 +12,7 @@ from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
 from logindguard.ctl.verbs.blame import timers
 from logindguard.model import Outcome, Phase, Source, Way
+from tests.unit.test_metrics import parsed, value
 
 from . import host
 from .conftest import Command, write
@@ -107,3 +108,25 @@ class TestExplain:
         monkeypatch.setattr("os.geteuid", lambda: 1000)
         ran = command("explain", "user.slice", "--files", "host")
         assert (ran.status, ran.err) == (Exit.DENIED, "Only root may find out whose page cache is whose.\n")
+
+
+class TestMetrics:
+    def test_of_the_service(self, command: Command, running: Running) -> None:
+        ran = command("metrics")
+        assert (ran.status, ran.err) == (0, "")
+        series = parsed(ran.out)
+        assert value(series, "up") == 1
+        assert value(series, "dying_memcgs") == 1249
+        assert value(series, "slice_dying_memcgs", slice="user.slice") == 15
+        assert value(series, "teardowns_total", trigger="ssh login") == 4300
+        assert value(series, "paused_seconds_total", why="request") == 2
+
+    def test_of_the_kernel_alone(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        series = parsed(command("metrics").out)
+        assert value(series, "up") == 0
+        assert value(series, "slice_dying_memcgs", slice="user.slice") == 5
+
+    def test_for_programs(self, command: Command, running: Running) -> None:
+        found = answer(command, "metrics")
+        assert (found["up"], found["dying_count"], found["stolen_pages_total"]) == (True, 1249, 0)

@@ -19,7 +19,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": {"config", "model"},
     "pace": set(),
     "settle": {"config", "model"},
-    "statistics": {"model"},
+    "statistics": {"model", "owners"},
+    "metrics": {"model", "statistics", "text"},
+    "refaults": set(),
+    "sampler": {"config", "kernel", "metrics", "model", "reclaimer", "record"},
     "owners": {"model"},
     "blame": {"model", "owners"},
     "pause": set(),
@@ -37,14 +40,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readings": {"kernel", "model", "reclaimer"},
     "recent": {"model"},
     "plan": {"config", "kernel", "model", "policy"},
-    "overview": {"guard", "kernel", "model", "pause", "readings", "statistics", "sweep"},
+    "overview": {
+        *("__version__", "guard", "kernel", "metrics", "model", "pause", "readings", "reclaimer"),
+        *("refaults", "statistics", "sweep", "text"),
+    },
     "control": {
         *("config_file", "dbus", "guard", "jobs", "kernel", "model", "overview", "pause", "plan", "readings"),
         *("recent", "reclaimer", "record", "sweep"),
     },
     "ctl": {
         *("__version__", "blame", "config_file", "config_values", "dbus", "kernel", "model", "owners"),
-        *("record", "signals", "text"),
+        *("metrics", "record", "signals", "text"),
     },
 }
 DBUS_NEXT = {"signals", "dbus"}  # unmaintained upstream: it stays behind our own types
