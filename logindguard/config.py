@@ -65,6 +65,15 @@ class PressureSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """What is told regularly of how things stand."""
+
+    textfile: str = ""  # for node_exporter's textfile collector; empty: none is written
+    interval_usec: int = 15 * SEC  # of the textfile
+    sample_usec: int = 900 * SEC  # of entries in the journal; 0: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     roots: tuple[str, ...] = ()  # subtrees the whole program is confined to; none: all
     log_level: str = "info"
@@ -73,3 +82,4 @@ class Config:
     reclaim: ReclaimSettings = field(default_factory=ReclaimSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     pressure: PressureSettings = field(default_factory=PressureSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)

@@ -39,6 +39,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "sweep.grace": (0, DAY),
     "pressure.pause_percent": (0.1, 100),
     "pressure.resume_percent": (0, 100),
+    "metrics.interval": (5 * SEC, 60 * MINUTE),
+    "metrics.sample": (0, 7 * DAY),
 }
 
 # What two settings must be to each other.
@@ -138,6 +140,17 @@ def _parse_root(written: str) -> str:
     return written
 
 
+def _parse_textfile(written: str) -> str:
+    """The collector takes no notice of files with other endings. "" is off."""
+    if written in ("", "off", "no"):
+        return ""
+    parts = written.split("/")
+    normal = parts[0] == "" and not {"", ".", ".."} & set(parts[1:])
+    if not (normal and written.endswith(".prom") and written.isprintable()):
+        raise ValueError(written)
+    return written
+
+
 def _parse_glob(written: str) -> str:
     if not _GLOB.fullmatch(written):
         raise ValueError(written)
@@ -159,6 +172,9 @@ SWITCH = Kind("yes or no", _parse_switch, lambda value: "yes" if value else "no"
 COUNT = Kind("a whole number", _parse_count)
 LEVEL = Kind(f"one of {', '.join(_LEVELS)}", _parse_level)
 ROOT = Kind("cgroup paths such as /user.slice, absolute and without '.', '..' or empty parts", _parse_root)
+TEXTFILE = Kind(
+    "off, or the absolute path of a file that ends in .prom", _parse_textfile, lambda path: path or "off"
+)
 GLOB = Kind("globs over unit names such as session-*.scope", _parse_glob)
 
 
@@ -195,7 +211,7 @@ def _kind(field: str, value: object) -> Kind:
     for suffix, kind in (("_usec", SPAN), ("_bytes", SIZE), ("_percent", PERCENT)):
         if field.endswith(suffix):
             return kind
-    named = {"log_level": LEVEL, "roots": ROOT, "include": GLOB, "exclude": GLOB}
+    named = {"log_level": LEVEL, "roots": ROOT, "include": GLOB, "exclude": GLOB, "textfile": TEXTFILE}
     if isinstance(value, bool):
         return SWITCH
     if isinstance(value, float):

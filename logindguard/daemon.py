@@ -34,6 +34,7 @@ from .pause import Pause
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
 from .record.log import managed
+from .sampler import Sampler
 from .signals.cgroup_watch import CgroupWatch
 from .signals.listener import Listener
 from .signals.part import keep_working
@@ -109,6 +110,9 @@ class Daemon:
             reload=self._reload,
             config_files=lambda: self._settings.files,
         )
+        self._sampler = Sampler(
+            self._control.figures, lambda: self._settings.config.metrics, tell=self._journal.sample
+        )
 
     def _covers(self, unit: str) -> bool:
         return policy.covers(unit, self._settings.config.units)
@@ -127,6 +131,7 @@ class Daemon:
 
     def _tell_paused(self, reason: str) -> None:
         self._journal.paused(reason)
+        self._control.note_pauses()
         self._status()
 
     def _pause_changed(self) -> None:
@@ -170,6 +175,7 @@ class Daemon:
             _supervised(self._listener.run(), end),
             _supervised(keep_working(self._options.bus_address, lambda bus: Api(bus, self._control)), end),
             _supervised(self._notifier.watchdog(), end),
+            _supervised(self._sampler.run(), end),
         ]
         self._journal.mode(self._backend.mode, self._backend.reason)
         if not self._backend.hierarchy.whole:
@@ -217,6 +223,7 @@ class Daemon:
             logging.getLogger().setLevel(new.config.log_level.upper())
             self._sweep.wake()
             self._control.settings_changed()
+            self._sampler.wake()
             log.info("Settings were read again.")
         finally:
             self._notifier.ready()

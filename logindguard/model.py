@@ -226,6 +226,20 @@ class ReclaimRecord:
         return tuple(dict.fromkeys(teardown.source for teardown in self.teardowns))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How things stood at one moment; totals are since the start of the service."""
+
+    realtime_usec: int
+    mode: Mode
+    dying: int
+    residue_bytes: int
+    teardowns_total: int
+    freed_bytes_total: int
+    stolen_pages_total: int
+    cpu_usec_total: int
+
+
 class JobKind(StrEnum):
     """What was asked for."""
 

@@ -25,14 +25,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..model import ReclaimRecord
+from ..model import ReclaimRecord, Sample
 from .entry import PREFIX, BadEntry, from_fields
 from .journal import Kind
+from .samples import sample_from
 
 UNIT = "logindguard.service"
 MARGIN_USEC = 10_000_000
 MAX_SEC = 10.0
 MAX_USEC = 1 << 55  # no valid time in sd-journal
+MAX_SAMPLES = 50_000  # of every 15 min: more than a year
 RECORDS = (Kind.RECLAIMED, Kind.SKIPPED, Kind.FAILED)
 _CHECK_EVERY = 256  # entries between two looks at the clock
 
@@ -110,17 +112,37 @@ class History:
 
     def get(self, record_id: str) -> ReclaimRecord | None:
         """The record of that id; None where the journal has none. Raises HistoryUnavailable."""
-        for entry in self._entries(0, 0, Found(), f"{PREFIX}RECORD_ID={record_id}"):
+        for entry in self._entries(0, 0, Found(), matches=(f"{PREFIX}RECORD_ID={record_id}",)):
             try:
                 return from_fields(entry)
             except BadEntry:
                 continue
         return None
 
+    def samples(self, *, since_usec: int = 0, limit: int = MAX_SAMPLES) -> list[Sample]:
+        """The last so many, oldest first. Raises HistoryUnavailable."""
+        found: list[Sample] = []
+        for entry in self._entries(since_usec, 0, Found(), kinds=(Kind.SAMPLE,)):
+            try:
+                sample = sample_from(entry)
+            except BadEntry:
+                continue
+            if sample.realtime_usec >= since_usec:
+                found.append(sample)
+            if len(found) >= limit:
+                break
+        return found[::-1]
+
     def _entries(
-        self, since_usec: int, until_usec: int, found: Found, *matches: str
+        self,
+        since_usec: int,
+        until_usec: int,
+        found: Found,
+        *,
+        kinds: tuple[Kind, ...] = RECORDS,
+        matches: tuple[str, ...] = (),
     ) -> Iterator[dict[str, Any]]:
-        reader = self._open(matches)
+        reader = self._open(kinds, matches)
         try:
             if 0 < until_usec < MAX_USEC - MARGIN_USEC:
                 reader.seek_realtime(until_usec + MARGIN_USEC)
@@ -138,7 +160,7 @@ class History:
         finally:
             reader.close()
 
-    def _open(self, matches: tuple[str, ...]) -> Any:
+    def _open(self, kinds: tuple[Kind, ...], matches: tuple[str, ...]) -> Any:
         try:
             from systemd import journal  # optional, and large
         except ImportError as error:
@@ -155,7 +177,7 @@ class History:
             (f"_SYSTEMD_UNIT={self._unit}",),
             ("_UID=0", f"_EXE={Path('/proc/self/exe').resolve()}"),
         ):
-            for match in (*(f"MESSAGE_ID={kind}" for kind in RECORDS), *origin, *matches):
+            for match in (*(f"MESSAGE_ID={kind}" for kind in kinds), *origin, *matches):
                 reader.add_match(match)
             reader.add_disjunction()
         return reader

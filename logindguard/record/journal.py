@@ -12,10 +12,11 @@ from enum import StrEnum
 from typing import TextIO
 
 from ..config_file import ConfigError
-from ..model import SOURCE_WORDS, Mode, Outcome, ReclaimRecord, Source, Way
-from ..text import counted, joined, printable, span
+from ..model import SOURCE_WORDS, Mode, Outcome, ReclaimRecord, Sample, Source, Way
+from ..text import counted, joined, printable, size, span
 from .entry import SOURCES, BadEntry, from_fields, subjects, to_fields
 from .log import Field, setup_logging, to_journal, to_json, to_stderr
+from .samples import sample_fields
 from .sentence import sentence
 from .users import Users
 
@@ -42,6 +43,7 @@ class Kind(StrEnum):
     FORECAST = "d79e8eff37e4499799e5d38ef1766727"
     RESTORED = "3abec4fb716541eca216f6a30ff08308"
     CONFIG_ERROR = "21f95416156c46eb970ce7dee28e995b"
+    SAMPLE = "c8fdd365b560478897382e98a6c06ba5"
     PAUSED = "819f0fa5561e499db29c8f9e00978ad5"
     RESUMED = "e5d875abf24243968a967b4be5401052"
 
@@ -124,6 +126,11 @@ class Journal:
             ("LOGINDGUARD_FORECAST_USEC", duration_usec),
         )
         self._send(Kind.FORECAST, NOTICE, message, *entry)
+
+    def sample(self, sample: Sample) -> None:
+        """How things stand, at debug level: it is for `report`, and says nothing that happened."""
+        message = f"{counted(sample.dying, 'dying memcg')}, {size(sample.residue_bytes)} of page cache"
+        self._send(Kind.SAMPLE, DEBUG, message, *sample_fields(sample).items())
 
     def restored(self, what: str) -> None:
         """A run that was killed had left memory.min raised; `what` says how many were put back."""

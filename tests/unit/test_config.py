@@ -14,7 +14,7 @@ import pytest
 from logindguard import config_file
 from logindguard.config import MIB, SEC, Config, PressureSettings, ReclaimSettings, SweepSettings, Units
 from logindguard.config_file import ConfigError, load
-from logindguard.config_values import RANGES, RULES, SWITCH, parse_size, parse_span
+from logindguard.config_values import RANGES, RULES, SWITCH, TEXTFILE, parse_size, parse_span
 
 
 @pytest.fixture
@@ -139,7 +139,18 @@ def test_every_kind_of_setting(file: Path) -> None:
         (
             "just words\n",
             "FILE:1: the file expects settings as 'key: value' "
-            "(units, teardown, reclaim, sweep, pressure, roots, log_level), not 'just words'.",
+            "(units, teardown, reclaim, sweep, pressure, metrics, roots, log_level), not 'just words'.",
+        ),
+        # a file
+        (
+            "metrics: {textfile: /run/x.txt}\n",
+            "FILE:1: metrics.textfile expects off, or the absolute path of a file that ends in .prom, "
+            "not '/run/x.txt'.",
+        ),
+        (
+            "metrics: {textfile: /run/../x.prom}\n",
+            "FILE:1: metrics.textfile expects off, or the absolute path of a file that ends in .prom, "
+            "not '/run/../x.prom'.",
         ),
         # switches and ratios
         ("reclaim: {shared: maybe}\n", "FILE:1: reclaim.shared expects yes or no, not 'maybe'."),
@@ -454,7 +465,7 @@ def test_every_setting_has_a_rule_and_every_quantity_a_range_that_holds_its_defa
     quantities = {
         rule.key: getattr(getattr(config, rule.section), rule.field)
         for rule in RULES.values()
-        if rule.section and not rule.many and rule.kind is not SWITCH
+        if rule.section and not rule.many and rule.kind not in (SWITCH, TEXTFILE)
     }
     assert quantities.keys() == RANGES.keys()
     for key, value in quantities.items():

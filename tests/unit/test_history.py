@@ -97,6 +97,40 @@ print(json.dumps({
 
 
 @pytest.mark.native
+def test_samples_oldest_first_and_no_record(tmp_path: Path) -> None:
+    write = """
+import time
+from logindguard.model import Mode, Sample
+from logindguard.record.journal import Journal
+journal = Journal()
+for number in range(3):
+    journal.sample(Sample(
+        realtime_usec=time.time_ns() // 1000, mode=Mode.PRECISE, dying=number, residue_bytes=4096 * number,
+        teardowns_total=7, freed_bytes_total=8, stolen_pages_total=0, cpu_usec_total=9))
+time.sleep(0.5)
+"""
+    told = history(
+        shlex.join(python(write)),
+        """
+found = History().samples()
+later = History().samples(since_usec=found[1].realtime_usec)
+print(json.dumps({
+    "all": [[each.dying, each.residue_bytes, each.mode] for each in found],
+    "since": [each.dying for each in later],
+    "limit": [each.dying for each in History().samples(limit=1)],
+    "records": len(History().find().records),
+}))
+""",
+    )
+    assert told == {
+        "all": [[0, 0, "precise"], [1, 4096, "precise"], [2, 8192, "precise"]],
+        "since": [1, 2],
+        "limit": [2],
+        "records": 0,
+    }
+
+
+@pytest.mark.native
 def test_what_others_claim_is_not_believed_and_damage_is_counted(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "forged").write_text(forged())

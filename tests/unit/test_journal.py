@@ -513,6 +513,7 @@ def test_the_catalog_names_only_fields_that_are_sent() -> None:
         "LOGINDGUARD_CONFIG_FILE",
         "LOGINDGUARD_CONFIG_LINE",
         "LOGINDGUARD_CONFIG_KEY",
+        "LOGINDGUARD_DYING",
         "MESSAGE",
     }
     for text in catalog_entries().values():
