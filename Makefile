@@ -19,7 +19,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-systems test-native test-load test-faults lint \
+.PHONY: help setup need-root test test-systems test-native test-load test-faults test-metrics lint \
 	demo demo-native demo-vm deb pot clean
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-native  only the tests that need no virtual machine'
 	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
+	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
@@ -80,6 +81,20 @@ test-faults: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOGINDGUARD_KILL_CYCLES=100 LOGINDGUARD_SYSTEMS=all \
 	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/test_kill.py $(PYTEST_ARGS)
+
+# The one program out of Debian's prometheus: to install that would start a server.
+PROMTOOL = build/promtool/usr/bin/promtool
+
+$(PROMTOOL): | setup
+	rm -rf build/promtool
+	mkdir -p build/promtool
+	cd build/promtool && apt-get -q download prometheus && \
+	  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xf - ./usr/bin/promtool && rm prometheus_*.deb
+
+test-metrics: $(PROMTOOL)
+	$(PYTHON) -m tests.prometheus | $(PROMTOOL) check metrics
+	$(PROMTOOL) check rules docs/prometheus/logindguard.rules.yaml
+	$(PROMTOOL) test rules docs/prometheus/logindguard.rules.test.yaml
 
 demo: DEMO = tests.demo
 demo-native: DEMO = tests.demo.native

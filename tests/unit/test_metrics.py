@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from logindguard.model import Way
 from logindguard.statistics import BOUNDS_USEC, Durations
 from logindguard.text import span
 
+DOCS = Path(__file__).parents[2] / "docs" / "prometheus"
 _SAMPLE = re.compile(r'(logindguard_[a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\]|\\.)*",?)+)\})? (-?[0-9.e+-]+)')
 _LABEL = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
 
@@ -155,3 +158,16 @@ def test_a_slice_cannot_forge_a_line() -> None:
     text = exposition(replace(FIGURES, residues=[(f"/{name}", 1, 1)]))
     assert text.encode()
     assert value(parsed(text), "up") == 1
+
+
+@pytest.mark.parametrize("name", ["logindguard.rules.yaml", "grafana-dashboard.json"])
+def test_rules_and_dashboard_ask_for_what_there_is(name: str) -> None:
+    text = (DOCS / name).read_text()
+    if name.endswith(".json"):
+        text = json.dumps(
+            [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+        )
+    asked = set(re.findall(r"\b(logindguard_[a-z_]+)", text))
+    there = {f"logindguard_{name}" for name, _ in parsed(exposition(FIGURES))}
+    assert asked
+    assert asked <= there
