@@ -28,6 +28,7 @@ _logindguardctl() {
         [show]='-p --property --value'
         [blame]='--by -S --since -n --lines --iterations'
         [explain]='--files -n --lines --iterations'
+        [report]='-S --since --html'
         [metrics]=''
         [top]='-b --batch -n --lines --iterations -d --delay'
         [monitor]='-n --lines --iterations'
@@ -41,7 +42,7 @@ _logindguardctl() {
         [config]=''
         [reload]=''
     )
-    local verbs='status list history show blame explain metrics top monitor check doctor sweep reclaim pause resume restore config reload'
+    local verbs='status list history show blame explain report metrics top monitor check doctor sweep reclaim pause resume restore config reload'
 
     # "--json=p" comes as three words where "=" is one that bash splits at.
     if [[ $current == "=" ]]; then
@@ -61,6 +62,10 @@ _logindguardctl() {
             words='id realtime_usec way target target_inode outcome reason mode teardowns dying_before
                 dying_after residue_before_bytes freed_bytes stolen_pages mapped_kept_bytes writes shielded
                 cpu_usec wall_usec longest_write_usec release_usec context'
+            ;;
+        --html)
+            mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            return
             ;;
         --files)
             mapfile -t COMPREPLY < <(compgen -d -- "$current")

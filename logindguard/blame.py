@@ -123,6 +123,11 @@ class Blame:
                     account.dying += count
                     account.why = why or account.why
 
+    def ranked(self) -> list[tuple[str, Account]]:
+        """Who has most dying first, then who had most teardowns."""
+        there = [(owner, each) for owner, each in self.accounts.items() if each.teardowns or each.dying]
+        return sorted(there, key=lambda item: (-item[1].dying, -item[1].teardowns, item[0]))
+
     def _before(self, record: ReclaimRecord) -> None:
         for teardown in record.teardowns:
             owner = self._owner(teardown)

@@ -73,6 +73,7 @@ OPTIONS: Final = {
             choices=("unit", "user", "trigger", "slice"),
             help="Group by unit, user, trigger or slice (default: unit)",
         ),
+        Option(name="html", flags=("--html",), metavar="FILE", help="Write a page of HTML"),
         Option(
             name="files",
             flags=("--files",),
@@ -144,6 +145,12 @@ VERBS: Final = {
             arguments="CGROUP",
             help="Tell what holds the dying memcgs of a cgroup",
             options=("files", "number"),
+        ),
+        Verb(
+            name="report",
+            group=QUERY,
+            help="Show a week, or the time since a date",
+            options=("since", "html"),
         ),
         Verb(name="metrics", group=QUERY, help="Show all figures as Prometheus reads them"),
         Verb(

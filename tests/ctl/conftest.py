@@ -17,6 +17,7 @@ import pytest
 from logindguard.ctl.app import main
 from logindguard.ctl.context import World
 from logindguard.ctl.roots import Roots
+from logindguard.record.history import History
 from tests.bus.conftest import Daemon as Bus
 
 from .fake_service import NOW_USEC, Running
@@ -47,6 +48,7 @@ class Command:
         self.address = address
         self.roots = roots
         self.directory = directory  # in front of PATH
+        self.history: History | None = None  # the journal, for who may read it
         self.typing = False  # whether stdin is a terminal
         self.environment = {"PATH": f"{directory}:/usr/bin:/bin", "TERM": "xterm"}
 
@@ -63,7 +65,7 @@ class Command:
             roots=self.roots,
             bus_address=self.address,
             now_usec=NOW_USEC,
-            history=None,
+            history=self.history,
         )
         return Ran(main(argv, world), out.getvalue(), err.getvalue())
 
@@ -96,7 +98,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     def name(uid: int) -> str:
         return known.get(uid, str(uid))
 
-    for module in ("records", "doctor.logins", "verbs.blame"):
+    for module in ("records", "doctor.logins", "owners"):
         monkeypatch.setattr(f"logindguard.ctl.{module}.user_name", name)
 
 

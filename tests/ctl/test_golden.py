@@ -19,6 +19,7 @@ from logindguard.ctl.terminal import width
 from . import host
 from .conftest import Command, program
 from .fake_service import Running
+from .past import Past
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVICE = {
@@ -29,6 +30,7 @@ SERVICE = {
     "history-empty": ["history", "--unit=nothing.*"],
     "show": ["show", "9f3cbb"],
     "blame": ["blame"],
+    "report": ["report", "--since=-7d"],
     "explain": ["explain", "user-61001.slice"],
     "blame-user": ["blame", "--by=user", "-n", "2"],
     "plan": ["sweep", "--dry-run"],
@@ -67,6 +69,7 @@ class TestGolden:
     ) -> None:
         host.debian(roots)
         program(command.directory, "journalctl", JOURNAL if name == "status" else "exit 0")
+        command.history = Past() if name == "report" else None
         ran = command(*SERVICE[name], columns=columns, colour=colour)
         assert (ran.status, ran.err) == (0, "")
         self._check(name, columns, colour, ran.out)

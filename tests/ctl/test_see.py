@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from logindguard.ctl.exits import Exit
+from logindguard.ctl.owners import timers
 from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
-from logindguard.ctl.verbs.blame import timers
 from logindguard.model import Outcome, Phase, Source, Way
 from tests.unit.test_metrics import parsed, value
 
 from . import host
 from .conftest import Command, write
 from .fake_service import ALICE, NOW_USEC, RECORDS, RESIDUES, SEC, Running
+from .past import AWAY, Past, samples
 
 
 def answer(command: Command, *argv: str) -> Any:
@@ -130,3 +134,90 @@ class TestMetrics:
     def test_for_programs(self, command: Command, running: Running) -> None:
         found = answer(command, "metrics")
         assert (found["up"], found["dying_count"], found["stolen_pages_total"]) == (True, 1249, 0)
+
+
+class Page(HTMLParser):
+    """Every element closed in order; what it refers to, and its text."""
+
+    VOID = ("meta",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.refers: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        self.refers += [name for name, _ in attrs if name in ("src", "href", "srcset", "onclick", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+class TestReport:
+    @pytest.fixture
+    def past(self, command: Command) -> Past:
+        command.history = Past()
+        return command.history
+
+    def test_for_programs(self, command: Command, running: Running, past: Past) -> None:
+        found = answer(command, "report")
+        assert (found["teardowns"], found["dying_count"]) == (3, 1249)
+        assert found["until_usec"] - found["since_usec"] == 7 * 86_400 * SEC
+        assert len(found["samples"]) == len(samples())
+        assert {row.get("user") for row in found["owners"]["user"]} >= {"alice", "bob"}
+        assert len(answer(command, "report", "--since=-1d")["samples"]) == 24
+
+    def test_a_page_that_needs_nothing_else(
+        self, command: Command, running: Running, past: Past, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "report.html"
+        ran = command("report", f"--html={path}")
+        assert (ran.status, ran.out) == (0, f"The report is in {path}.\n")
+        text = path.read_text()
+        page = Page(text)
+        assert page.refers == []
+        assert page.seen["script"] == page.seen["link"] == page.seen["img"] == 0
+        assert "url(" not in text
+        assert "@import" not in text
+        assert page.seen["svg"] == 2
+        assert page.seen["rect"] == 2 * (168 - len(AWAY))
+        assert "alice" in page.words
+        assert "prefers-color-scheme: dark" in text
+
+    def test_names_of_others_cannot_change_the_page(
+        self, command: Command, running: Running, tmp_path: Path
+    ) -> None:
+        record = next(row for row in RECORDS if row["teardowns"])
+        evil = {**record["teardowns"][0], "unit": "<script>alert(1)</script>\x07.service"}
+        running.service.records = [{**record, "teardowns": [evil]}]
+        path = tmp_path / "report.html"
+        assert command("report", f"--html={path}").status == 0
+        page = Page(path.read_text())
+        assert page.seen["script"] == 0
+        assert "<script>alert(1)</script>\\x07.service" in page.words
+
+    def test_without_samples_it_says_where_they_come_from(self, command: Command, running: Running) -> None:
+        assert "No samples in this time" in command("report").out
+
+    def test_a_file_that_cannot_be_written(self, command: Command, running: Running, tmp_path: Path) -> None:
+        ran = command("report", f"--html={tmp_path}/none/x.html")
+        assert (ran.status, ran.out) == (Exit.OUTPUT, "")
+        assert ran.err == f"{tmp_path}/none/x.html cannot be written: No such file or directory.\n"
+
+    def test_a_time_that_is_yet_to_come(self, command: Command, running: Running) -> None:
+        ran = command("report", "--since=+1h")
+        assert (ran.status, ran.err) == (Exit.USAGE, "--since= must be before now.\n")

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": {"model", "owners"},
     "metrics": {"model", "statistics", "text"},
     "refaults": set(),
+    "report": {"blame", "model", "owners", "statistics"},
     "sampler": {"config", "kernel", "metrics", "model", "reclaimer", "record"},
     "owners": {"model"},
     "blame": {"model", "owners"},
@@ -50,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "ctl": {
         *("__version__", "blame", "config_file", "config_values", "dbus", "kernel", "model", "owners"),
-        *("metrics", "record", "signals", "text"),
+        *("metrics", "record", "report", "signals", "text"),
     },
 }
 DBUS_NEXT = {"signals", "dbus"}  # unmaintained upstream: it stays behind our own types
