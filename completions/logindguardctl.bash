@@ -29,6 +29,7 @@ _logindguardctl() {
         [blame]='--by -S --since -n --lines --iterations'
         [explain]='--files -n --lines --iterations'
         [report]='-S --since --html'
+        [inventory]='-n --lines --iterations'
         [metrics]=''
         [top]='-b --batch -n --lines --iterations -d --delay'
         [monitor]='-n --lines --iterations'
@@ -42,7 +43,7 @@ _logindguardctl() {
         [config]=''
         [reload]=''
     )
-    local verbs='status list history show blame explain report metrics top monitor check doctor sweep reclaim pause resume restore config reload'
+    local verbs='status list history show blame explain report inventory metrics top monitor check doctor sweep reclaim pause resume restore config reload'
 
     # "--json=p" comes as three words where "=" is one that bash splits at.
     if [[ $current == "=" ]]; then
@@ -96,7 +97,7 @@ _logindguardctl() {
             '') words=$verbs ;;
             show) words="$(__logindguardctl_units) $(__logindguardctl_records)" ;;
             reclaim) words="$(__logindguardctl_units) $(__logindguardctl_sessions)" ;;
-            sweep | explain) words='/user.slice /system.slice' ;;
+            sweep | explain | inventory) words='/user.slice /system.slice' ;;
         esac
     fi
     # Unit names may hold backslashes: compgen would read them as quotes.

@@ -152,6 +152,13 @@ VERBS: Final = {
             help="Show a week, or the time since a date",
             options=("since", "html"),
         ),
+        Verb(
+            name="inventory",
+            group=QUERY,
+            arguments="[CGROUP]",
+            help="List single dying memcgs, where the kernel does",
+            options=("number",),
+        ),
         Verb(name="metrics", group=QUERY, help="Show all figures as Prometheus reads them"),
         Verb(
             name="top",

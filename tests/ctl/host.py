@@ -16,6 +16,21 @@ session required                        pam_unix.so
 session optional                        pam_systemd.so
 """
 
+LRU_GEN = """\
+memcg     1 /
+ node     0
+          0     100000          0        500
+memcg     0 /user.slice/user-61001.slice/session-3.scope
+ node     0
+          0     100000          9       1808
+memcg     0 /user.slice/user-61001.slice/user@61001.service/app.slice/app-org.example.Something.slice
+ node     0
+          0     100000          0         16
+memcg     0 /system.slice/cron-backup.service
+ node     0
+          0     100000          0          0
+"""
+
 
 def debian(
     roots: Roots, *, release: str = "6.1.0-56-amd64", heals: bool = False, recursiveprot: bool = True

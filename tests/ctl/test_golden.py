@@ -15,9 +15,10 @@ import pytest
 from logindguard.config_values import RULES
 from logindguard.ctl.roots import Roots
 from logindguard.ctl.terminal import width
+from logindguard.kernel.inventory import FILE
 
 from . import host
-from .conftest import Command, program
+from .conftest import Command, program, write
 from .fake_service import Running
 from .past import Past
 
@@ -41,6 +42,8 @@ KERNEL = {
     "status-kernel": ["status"],
     "list-kernel": ["list"],
     "explain-kernel": ["explain", "user.slice"],
+    "inventory": ["inventory"],
+    "inventory-counts": ["inventory"],
     "doctor-kernel": ["doctor"],
     "doctor-full": ["doctor", "--full"],
     "config": ["config"],
@@ -88,6 +91,9 @@ class TestGolden:
         some = {key: rule for key, rule in RULES.items() if key in SETTINGS}  # a new one changes no picture
         monkeypatch.setattr("logindguard.ctl.verbs.config.RULES", some)
         host.settings(roots, "sweep:\n  interval: 10min\n", "units:\n  exclude: [run-*.service]\n")
+        if name == "inventory":
+            write(roots.sys / FILE, host.LRU_GEN)
+            write(roots.sys / "kernel/mm/lru_gen/enabled", "0x0007\n")
         ran = command(*KERNEL[name], columns=columns, colour=colour)
         self._check(name, columns, colour, ran.out)
 

@@ -14,6 +14,7 @@ from logindguard.ctl.exits import Exit
 from logindguard.ctl.owners import timers
 from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
+from logindguard.kernel.inventory import FILE
 from logindguard.model import Outcome, Phase, Source, Way
 from tests.unit.test_metrics import parsed, value
 
@@ -134,6 +135,32 @@ class TestMetrics:
     def test_for_programs(self, command: Command, running: Running) -> None:
         found = answer(command, "metrics")
         assert (found["up"], found["dying_count"], found["stolen_pages_total"]) == (True, 1249, 0)
+
+
+class TestInventory:
+    def test_single_memcgs_below_a_cgroup(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        write(roots.sys / FILE, host.LRU_GEN)
+        found = answer(command, "inventory", "user.slice", "-n", "1")
+        assert found["source"] == "lru_gen"
+        [first] = found["memcgs"]
+        assert (first["path"], first["user"]) == (f"{ALICE}/session-3.scope", "alice")
+        assert (first["file_bytes"], first["anon_bytes"]) == (1808 * 4096, 9 * 4096)
+
+    def test_what_they_hold_is_not_told_while_mglru_is_off(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        write(roots.sys / FILE, host.LRU_GEN)
+        assert command("inventory").out.endswith(
+            "MGLRU is off on this machine: what they hold is not told.\n"
+        )
+
+    def test_counts_where_the_kernel_lists_none(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        ran = command("inventory", "--json=short")
+        assert ran.err.startswith("Single dying memcgs are listed only by MGLRU")
+        found = json.loads(ran.out)
+        assert (found["source"], found["dying_count"]) == ("counts", 5)
+        assert [row["dying"] for row in found["parents"]] == [4, 1]
 
 
 class Page(HTMLParser):

@@ -23,7 +23,7 @@ from .fake_service import NOW_USEC, PLAN, PROPERTIES, RECORDS, RESIDUES, SEC, Ru
 ERROR = "org.logindguard1.Error."
 DBUS_ERROR = "org.freedesktop.DBus.Error."
 JOB = {"kind": "sweep", "started_usec": NOW_USEC - 3 * SEC, "dying_before": 1000}
-READ_THE_KERNEL = {"status", "list", "explain", "metrics", "doctor", "restore", "config"}
+READ_THE_KERNEL = {"status", "list", "explain", "inventory", "metrics", "doctor", "restore", "config"}
 DONE = {
     **JOB,
     "state": "done",
