@@ -8,8 +8,9 @@ What hangs dying under one live parent cannot be told apart: the kernel has a co
   taken to have gone in equal part then, and what is said of their owners is an estimate. Where all
   went, all stayed, or all were one owner's, it is exact.
 
-What is counted and no teardown told of (cgroups below a user's manager, what was there before) is
-booked to a stranger, so that the sum over all owners is what the kernel counts.
+What is counted and no teardown told of is a stranger's, so that the sum over all owners is what the
+kernel counts. Users' managers have cgroups of their own below them: what comes with the end of one is
+taken to be its own, an estimate too. What was there before the first record is nobody's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from .model import UNNAMED, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .owners import Owner
 
+_MANAGER = "user@"
 UNTOLD = ""  # the owner of teardowns that a record counts and does not name
 # Inodes begin anew with each boot; from a reclaim before the rmdir to the one after it is not longer.
 _SAME_TEARDOWN_USEC = 600_000_000
@@ -85,6 +87,7 @@ class Blame:
         self._owner = owner
         self._stranger = stranger
         self._pools: dict[str, _Pool] = {}
+        self._counted: set[str] = set()  # parents whose count is known since an earlier record
         self._endings: dict[int, _Ending] = {}
 
     def book_all(self, records: Iterable[ReclaimRecord]) -> None:
@@ -114,7 +117,8 @@ class Blame:
         if dying is not None:
             for path in {*self._pools, *dying}:
                 pool = self._pools.setdefault(path, _Pool())
-                self._thin(pool, {}, dying.get(path, 0), path, at_once=False)
+                self._strange(pool, dying.get(path, 0) - pool.total, path)
+                self._thin(pool, {}, dying.get(path, 0), at_once=False)
         for path, pool in sorted(self._pools.items(), key=lambda item: item[1].total):
             why = (reasons or {}).get(path) or pool.why
             for parts in (pool.parts, pool.strangers):
@@ -168,8 +172,11 @@ class Blame:
         pool = self._pools.setdefault(parent, _Pool())
         self._freed(record, new or pool.parts)
         if record.target_inode and record.outcome is not Outcome.GONE:  # else nothing was counted
-            self._thin(pool, new, record.dying_before, parent, at_once=True)
-            self._thin(pool, new, record.dying_after, parent, at_once=not record.writes)
+            self._strange(
+                pool, record.dying_before - pool.total - sum(new.values()), parent, record.teardowns
+            )
+            self._thin(pool, new, record.dying_before, at_once=True)
+            self._thin(pool, new, record.dying_after, at_once=not record.writes)
         for owner, count in new.items():
             pool.parts[owner] += count
         pool.why = record.reason
@@ -203,13 +210,22 @@ class Blame:
                     self._pools.setdefault(parent, _Pool()).take(self._pools.pop(path))
                     break
 
-    def _thin(self, pool: _Pool, new: Parts, dying: int, parent: str, *, at_once: bool) -> None:
-        """Make `pool` and `new` together as many as are dying; what went is booked to its owners."""
+    def _strange(self, pool: _Pool, count: float, parent: str, teardowns: tuple[Teardown, ...] = ()) -> None:
+        """Take in what is counted beyond what is known."""
+        managers = [each for each in teardowns if each.unit.startswith(_MANAGER)]
+        if count > 0 and managers and parent in self._counted:
+            for owner in map(self._owner, managers):
+                pool.strangers[owner] += count / len(managers)
+                self.accounts[owner].exact = False
+        elif count > 0:
+            pool.strangers[self._stranger(parent)] += count
+        self._counted.add(parent)
+
+    def _thin(self, pool: _Pool, new: Parts, dying: int, *, at_once: bool) -> None:
+        """Make `pool` and `new` together no more than are dying; what went is booked to its owners."""
         all_parts = (pool.parts, pool.strangers, new)
         total = pool.total + sum(new.values())
         if total <= dying:
-            if dying > total:
-                pool.strangers[self._stranger(parent)] += dying - total
             return
         mixed = dying > 0 and len(set().union(*all_parts)) > 1
         for parts in all_parts:

@@ -1,13 +1,20 @@
-"""blame, from the real journal alone: no service runs, and none is asked."""
+"""blame, from the real journal with no service about, and from the real daemon's records."""
 
 from __future__ import annotations
 
 import json
 import shlex
+import time
 
 import pytest
 
+from logindguard.blame import Blame
+from logindguard.kernel.cgroupfs import detect
+from logindguard.owners import By, owner_by, stranger_by
+from logindguard.record.entry import from_fields
+from logindguard.record.history import RECORDS
 from tests.journald import python, under_journald
+from tests.native.launcher import DEADLINE_SEC, Launcher, Run
 
 pytestmark = pytest.mark.native
 
@@ -51,3 +58,47 @@ def test_teardowns_by_owner(by: str, teardowns: dict[str, int]) -> None:
     key = "uid" if by == "user" else by
     assert {str(row.get(key, "")): row["teardowns"] for row in told if row["teardowns"]} == teardowns
     assert {str(row.get(key, "")): row["reclaimed"] for row in told if row["teardowns"]} == teardowns
+
+
+ENDS = (  # slice, unit, how often
+    ("user-61001.slice", "session-{}.scope", 12),
+    ("user-61002.slice", "session-{}.scope", 5),
+    ("system.slice", "cron-{}.service", 4),
+)
+
+
+def test_teardowns_of_the_real_daemon_are_booked_exactly(launcher: Launcher, root: str) -> None:
+    """Two users who log in at different rates, and cron jobs, as the cgroup tree alone tells them."""
+    hierarchy = detect()
+    assert hierarchy is not None
+    top = hierarchy.mount / root.strip("/")
+    slices = [top / name for name, _, _ in ENDS]
+    for slice_ in slices:
+        slice_.mkdir()
+    try:
+        run = launcher.start("--json", "--bus-address", "unix:path=/nonexistent/bus")
+        run.wait_told("READY=1")
+        for at in range(max(count for _, _, count in ENDS)):
+            for slice_, (_, unit, count) in zip(slices, ENDS, strict=True):
+                if at < count:
+                    cgroup = slice_ / unit.format(f"{slice_.name[5:10]}{at}")
+                    cgroup.mkdir()
+                    cgroup.rmdir()
+        deadline = time.monotonic() + DEADLINE_SEC
+        while sum(accounts(run, By.USER).values()) < sum(count for _, _, count in ENDS):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert accounts(run, By.USER) == {"61001": 12, "61002": 5, "": 4}
+        assert accounts(run, By.TRIGGER) == {"login": 17, "cron job": 4}
+        assert accounts(run, By.SLICE) == {f"{root}/{name}": count for name, _, count in ENDS}
+        assert run.end()[0] == 0
+    finally:
+        for slice_ in slices:
+            slice_.rmdir()
+
+
+def accounts(run: Run, by: By) -> dict[str, int]:
+    blame = Blame(owner_by(by), stranger_by(by))
+    records = [from_fields(entry) for entry in run.entries if entry.get("MESSAGE_ID") in RECORDS]
+    blame.book_all(records)
+    return {owner: account.teardowns for owner, account in blame.accounts.items() if account.teardowns}

@@ -132,6 +132,16 @@ class TestBlame:
         assert {owner: account.dying for owner, account in accounts.items()} == {"": 30, "1000": 4}
         assert accounts[""].teardowns == accounts[""].later == 0
 
+    def test_what_comes_with_the_end_of_a_users_manager_is_that_users(self) -> None:
+        first = told(Way.AFTER, "/user.slice", (50, 50), ended(BOB, 1))  # 49 were there before
+        manager = ended(f"{ALICE}/user@1000.service", 2)
+        logout = told(Way.AFTER, "/user.slice", (56, 56), manager, ended(ALICE, 3), at_sec=9)
+        accounts = blamed(first, logout, dying={"/user.slice": 56})
+        dying = {owner: account.dying for owner, account in accounts.items()}
+        assert dying == {"": 49, "1001": 1, "1000": 2 + 4}
+        assert (accounts["1000"].teardowns, accounts["1000"].exact) == (2, False)
+        assert (accounts["1001"].teardowns, accounts["1001"].exact) == (1, True)
+
     def test_teardowns_that_are_only_counted(self) -> None:
         many = told(Way.AFTER, ALICE, (5, 0), session(1), context={UNNAMED: "4"})
         accounts = blamed(many)
