@@ -87,6 +87,7 @@ class Blame:
         self._owner = owner
         self._stranger = stranger
         self._pools: dict[str, _Pool] = {}
+        self._above: set[str] = set()  # parents of dying memcgs so far, and what is above those
         self._counted: set[str] = set()  # parents whose count is known since an earlier record
         self._endings: dict[int, _Ending] = {}
 
@@ -116,7 +117,7 @@ class Blame:
             self._pools, dying = {"/": whole}, {"/": dying}
         if dying is not None:
             for path in {*self._pools, *dying}:
-                pool = self._pools.setdefault(path, _Pool())
+                pool = self._pool(path)
                 self._strange(pool, dying.get(path, 0) - pool.total, path)
                 self._thin(pool, {}, dying.get(path, 0), at_once=False)
         for path, pool in sorted(self._pools.items(), key=lambda item: item[1].total):
@@ -131,6 +132,15 @@ class Blame:
         """Who has most dying first, then who had most teardowns."""
         there = [(owner, each) for owner, each in self.accounts.items() if each.teardowns or each.dying]
         return sorted(there, key=lambda item: (-item[1].dying, -item[1].teardowns, item[0]))
+
+    def _pool(self, path: str) -> _Pool:
+        pool = self._pools.get(path)
+        if pool is None:
+            pool = self._pools[path] = _Pool()
+            while path not in self._above:
+                self._above.add(path)
+                path = path.rpartition("/")[0] or "/"
+        return pool
 
     def _before(self, record: ReclaimRecord) -> None:
         for teardown in record.teardowns:
@@ -161,7 +171,7 @@ class Blame:
         if ending.released:
             self.accounts[ending.owner].at_once += 1
         else:
-            pool = self._pools.setdefault(ending.parent, _Pool())
+            pool = self._pool(ending.parent)
             pool.parts[ending.owner] += 1
             pool.why = ending.why
 
@@ -169,7 +179,7 @@ class Blame:
         parent = "/" if record.mode is Mode.SHARED else record.target  # counted for the whole hierarchy
         new = self._new(record)
         self._move(record.teardowns, parent)
-        pool = self._pools.setdefault(parent, _Pool())
+        pool = self._pool(parent)
         self._freed(record, new or pool.parts)
         if record.target_inode and record.outcome is not Outcome.GONE:  # else nothing was counted
             self._strange(
@@ -204,22 +214,25 @@ class Blame:
 
     def _move(self, teardowns: tuple[Teardown, ...], parent: str) -> None:
         """What hung under a parent that was removed itself hangs higher up now."""
-        for path in [path for path in self._pools if path != parent]:
-            for teardown in teardowns:
-                if teardown.phase is Phase.ENDED and f"{path}/".startswith(f"{teardown.path}/"):
-                    self._pools.setdefault(parent, _Pool()).take(self._pools.pop(path))
-                    break
+        for teardown in teardowns:
+            if teardown.path in self._above and teardown.phase is Phase.ENDED:
+                below = f"{teardown.path}/"
+                for path in [path for path in self._pools if f"{path}/".startswith(below)]:
+                    if path != parent:
+                        self._pool(parent).take(self._pools.pop(path))
 
     def _strange(self, pool: _Pool, count: float, parent: str, teardowns: tuple[Teardown, ...] = ()) -> None:
         """Take in what is counted beyond what is known."""
-        managers = [each for each in teardowns if each.unit.startswith(_MANAGER)]
-        if count > 0 and managers and parent in self._counted:
-            for owner in map(self._owner, managers):
-                pool.strangers[owner] += count / len(managers)
-                self.accounts[owner].exact = False
-        elif count > 0:
-            pool.strangers[self._stranger(parent)] += count
+        known = parent in self._counted
         self._counted.add(parent)
+        if count <= 0:
+            return
+        managers = [each for each in teardowns if known and each.unit.startswith(_MANAGER)]
+        for owner in map(self._owner, managers):
+            pool.strangers[owner] += count / len(managers)
+            self.accounts[owner].exact = False
+        if not managers:
+            pool.strangers[self._stranger(parent)] += count
 
     def _thin(self, pool: _Pool, new: Parts, dying: int, *, at_once: bool) -> None:
         """Make `pool` and `new` together no more than are dying; what went is booked to its owners."""
