@@ -43,62 +43,70 @@ class Figures:
     up: bool = True
 
 
+_FAMILIES = {  # name: type, help
+    "up": ("gauge", "Whether the service runs."),
+    "info": ("gauge", "The version, as a label."),
+    "mode": ("gauge", "1 for the mode that the guard works in."),
+    "dying_memcgs": ("gauge", "Memory cgroups that were removed and are still there."),
+    "slice_dying_memcgs": ("gauge", "Dying memory cgroups by top-level slice; not on cgroup v1."),
+    "slice_residue_bytes": ("gauge", "Page cache that dying memory cgroups hold, by top-level slice."),
+    "teardowns_total": ("counter", "Ended units that were told of, by what made them."),
+    "teardowns_shed_total": ("counter", "Teardowns left to the sweep, since too many came at once."),
+    "reclaims_total": ("counter", "Records of reclaims, by when they ran and how they ended."),
+    "reclaimed_bytes_total": ("counter", "Page cache that was released."),
+    "stolen_pages_total": ("counter", "Pages that live cgroups lost meanwhile, at most."),
+    "refaulted_pages_total": ("counter", "Pages read again within a minute after a reclaim, machine-wide."),
+    "reclaim_duration_seconds": ("histogram", "How long reclaims took."),
+    "cpu_seconds_total": ("counter", "CPU time of reclaims."),
+    "writes_total": ("counter", "Writes to control files of cgroups."),
+    "longest_write_seconds": ("gauge", "The longest write since the start."),
+    "paused_seconds_total": ("counter", "How long nothing was reclaimed, by why."),
+    "paused": ("gauge", "Whether somebody has paused it."),
+    "last_sweep_timestamp_seconds": ("gauge", "When the last sweep began."),
+    "last_sweep_duration_seconds": ("gauge", "How long the last sweep took."),
+}
+
+
 def exposition(figures: Figures) -> str:
-    """One text, each family with its HELP and TYPE."""
-    return "".join(_family(*family) for family in _families(figures) if family[3])
+    """One text, each family with its HELP and TYPE; those that nothing is known of are left out."""
+    series = _series(figures)
+    return "".join(_family(name, *of, series[name]) for name, of in _FAMILIES.items() if series[name])
 
 
-def _families(figures: Figures) -> Iterable[tuple[str, str, str, list[Series]]]:
-    """Name, type, help, series."""
+def _series(figures: Figures) -> dict[str, list[Series]]:
     stats = figures.statistics
+    dying, held = _slices(figures.residues)
 
     def one(key: str, per: int = 1) -> list[Series]:
         return [("", {}, stats[key] / per)] if key in stats else []
 
-    def rows(key: str, per: int, *labels: str, value: str = "count") -> list[Series]:
+    def rows(key: str, *labels: str, value: str = "count", per: int = 1) -> list[Series]:
         return [
             ("", {label: str(row[label]) for label in labels}, row[value] / per) for row in stats.get(key, ())
         ]
 
-    dying, held = _slices(figures.residues)
-    yield "up", "gauge", "Whether the service runs.", [("", {}, figures.up)]
-    yield "info", "gauge", "The version, as a label.", [("", {"version": figures.version}, 1)]
-    modes: list[Series] = [("", {"mode": mode}, mode == figures.mode) for mode in Mode]
-    yield "mode", "gauge", "1 for the mode that the guard works in.", modes
-    total: list[Series] = [("", {}, figures.dying)]
-    yield "dying_memcgs", "gauge", "Memory cgroups that were removed and are still there.", total
-    yield "slice_dying_memcgs", "gauge", "The same by top-level slice; not on cgroup v1.", _labelled(dying)
-    yield "slice_residue_bytes", "gauge", "Page cache that dying memory cgroups hold.", _labelled(held)
-    yield (
-        *("teardowns_total", "counter", "Ended units that were told of, by what made them."),
-        rows("teardowns", 1, "trigger"),
-    )
-    shed = "Teardowns left to the sweep, since too many came at once."
-    yield "teardowns_shed_total", "counter", shed, one("teardowns_shed_total")
-    yield (
-        *("reclaims_total", "counter", "Records of reclaims, by when they ran and how they ended."),
-        rows("reclaims", 1, "way", "outcome"),
-    )
-    yield (
-        *("reclaimed_bytes_total", "counter", "Page cache that was released."),
-        rows("freed", 1, "way", value="bytes"),
-    )
-    stolen = "Pages that live cgroups lost meanwhile, at most."
-    yield "stolen_pages_total", "counter", stolen, one("stolen_pages_total")
-    refaulted = "Pages of files read again within a minute after a reclaim, on the whole machine."
-    yield "refaulted_pages_total", "counter", refaulted, one("refaulted_pages_total")
-    yield "reclaim_duration_seconds", "histogram", "How long reclaims took.", _durations(stats)
-    yield "cpu_seconds_total", "counter", "CPU time of reclaims.", one("cpu_usec_total", SEC)
-    yield "writes_total", "counter", "Writes to control files of cgroups.", one("writes_total")
-    yield "longest_write_seconds", "gauge", "The longest of them.", one("longest_write_usec", SEC)
-    yield (
-        *("paused_seconds_total", "counter", "How long nothing was reclaimed, by why."),
-        rows("paused_by", SEC, "why", value="usec"),
-    )
-    yield "paused", "gauge", "Whether somebody has paused it.", one("paused")
-    swept = "When the last sweep began."
-    yield "last_sweep_timestamp_seconds", "gauge", swept, one("last_sweep_usec", SEC)
-    yield "last_sweep_duration_seconds", "gauge", "How long it took.", one("last_sweep_took_usec", SEC)
+    return {
+        "up": [("", {}, figures.up)],
+        "info": [("", {"version": figures.version}, 1)],
+        "mode": [("", {"mode": mode}, mode == figures.mode) for mode in Mode],
+        "dying_memcgs": [("", {}, figures.dying)],
+        "slice_dying_memcgs": _labelled(dying),
+        "slice_residue_bytes": _labelled(held),
+        "teardowns_total": rows("teardowns", "trigger"),
+        "teardowns_shed_total": one("teardowns_shed_total"),
+        "reclaims_total": rows("reclaims", "way", "outcome"),
+        "reclaimed_bytes_total": rows("freed", "way", value="bytes"),
+        "stolen_pages_total": one("stolen_pages_total"),
+        "refaulted_pages_total": one("refaulted_pages_total"),
+        "reclaim_duration_seconds": _durations(stats),
+        "cpu_seconds_total": one("cpu_usec_total", SEC),
+        "writes_total": one("writes_total"),
+        "longest_write_seconds": one("longest_write_usec", SEC),
+        "paused_seconds_total": rows("paused_by", "why", value="usec", per=SEC),
+        "paused": one("paused"),
+        "last_sweep_timestamp_seconds": one("last_sweep_usec", SEC),
+        "last_sweep_duration_seconds": one("last_sweep_took_usec", SEC),
+    }
 
 
 def _slices(

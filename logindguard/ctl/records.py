@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from ..model import UNNAMED
+from ..owners import user_of_path
 from ..text import counted, listed, printable
 from .client import Record
 from .context import user_name
 
-_USER_SLICE = re.compile(r"/user-([0-9]{1,10})\.slice(?:/|$)")
 SHORT_ID = 8
 
 
 def uid_of_path(path: str) -> int | None:
     """The user whose slice a cgroup path names."""
-    match = _USER_SLICE.search(path)
-    return int(match[1]) if match else None
+    user = user_of_path(path)
+    return int(user) if user else None
 
 
 def shown_path(path: str) -> str:

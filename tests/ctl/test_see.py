@@ -16,6 +16,7 @@ from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
 from logindguard.kernel.inventory import FILE
 from logindguard.model import Outcome, Phase, Source, Way
+from logindguard.record.history import History
 from tests.unit.test_metrics import parsed, value
 
 from . import host
@@ -47,6 +48,24 @@ class TestBlame:
     def test_since(self, command: Command, running: Running) -> None:
         rows = answer(command, "blame", "--by=trigger", "--since=-1h")
         assert {row["trigger"]: row["teardowns"] for row in rows if row["teardowns"]} == {"ssh login": 1}
+
+    def test_who_may_read_the_journal_needs_no_service(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        command.history = Past()
+        rows = json.loads(command("blame", "--by=user", "--json=short", "--quiet").out)
+        assert sum(row["teardowns"] for row in rows) == 4
+        assert sum(row["dying"] for row in rows) == pytest.approx(5, abs=0.5)
+
+    def test_a_host_without_a_journal(self, command: Command, running: Running, tmp_path: Path) -> None:
+        command.history = History(tmp_path)  # an empty one: the service remembers the last records
+        rows = answer(command, "blame")
+        assert sum(row["teardowns"] for row in rows) == 4
+
+    def test_a_journal_that_cannot_be_read(self, command: Command, running: Running, tmp_path: Path) -> None:
+        command.history = History(tmp_path / "none")
+        ran = command("blame")
+        assert ran.err == "The journal cannot be opened: No such file or directory. The service is asked.\n"
+        assert "4 teardowns" in ran.out
 
     def test_nothing_at_all(self, command: Command, running: Running) -> None:
         running.service.records, running.service.residues = [], []
