@@ -19,7 +19,6 @@ from logindguard.kernel.pins import Kind, explain
 MIB = 1 << 20
 DEADLINE_SEC = 60.0
 PLANTED = 10
-MOVING_BYTES = 64 << 10  # of pages that the kernel moves in memory just then
 
 pytestmark = pytest.mark.native
 
@@ -103,39 +102,42 @@ def ground() -> Iterator[Ground]:
 
 
 def test_planted_files_are_named_largest_first(ground: Ground) -> None:
-    sizes = {f"file-{at}": (PLANTED - at) * MIB // 4 for at in range(PLANTED)}
-    planted = [ground.plant(name, size) for name, size in sizes.items()]
+    planted = [ground.plant(f"file-{at}", MIB) for at in range(PLANTED)]
+    largest = ground.plant("largest", 4 * MIB)
     other = ground.plant("of-a-live-neighbour", MIB)
     untouched = ground.plant("not-read", MIB)
     ground.read_in(ground.parent / "live", other)
-    ground.read_in(ground.parent / "gone", *planted)
+    ground.read_in(ground.parent / "gone", largest, *planted)
     with planted[-1].open("rb"):
         planted[-1].unlink()
         (ground.parent / "gone").rmdir()
-        found = ground.found(PLANTED)
+        found = ground.found(1 + PLANTED)
         assert cached(untouched) == 0  # looking reads nothing
-    assert [each.path for each in found] == [str(path) for path in planted]
-    for each, size in zip(found, sizes.values(), strict=True):
-        assert abs(each.charged_bytes - size) <= MOVING_BYTES
-    assert [each.pid for each in found] == [None] * (PLANTED - 1) + [os.getpid()]
-    held_bytes = explain(ground.hierarchy, ground.path).held(Kind.CLEAN)
-    # memory.stat lags behind, and the program that read them may have been read from disk for it.
-    assert held_bytes >= sum(sizes.values()) // 2
+    assert {each.path for each in found} == {str(path) for path in [largest, *planted]}
+    assert found[0].path == str(largest)
+    charged = [each.charged_bytes for each in found]
+    assert charged == sorted(charged, reverse=True)
+    # Not to the page: the kernel moves pages in memory, and gives some up, while it is looked at.
+    assert all(each.charged_bytes >= each.cached_bytes * 0.8 for each in found)
+    assert sum(charged) >= (4 + PLANTED) * MIB * 0.8
+    assert {each.path: each.pid for each in found if each.pid} == {str(planted[-1]): os.getpid()}
+    # memory.stat lags behind.
+    assert explain(ground.hierarchy, ground.path).held(Kind.CLEAN) >= sum(charged) // 2
     live = ground.find(ground.files, inode=(ground.parent / "live").stat().st_ino)
     assert [each.path for each in live.found] == [str(other)]
 
 
-def test_a_file_that_is_one_page_and_one_of_several_windows(
+def test_a_file_of_several_windows_and_one_that_ends_within_a_page(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logindguard.kernel.page_owner.WINDOW_PAGES", 100)
-    small, large = ground.plant("small", 5), ground.plant("large", 3 * MIB)
+    small, large = ground.plant("small", 20_005), ground.plant("large", 3 * MIB)
     ground.read_in(ground.parent / "gone", small, large)
     (ground.parent / "gone").rmdir()
     found = ground.found(2)
     assert [each.path for each in found] == [str(large), str(small)]
-    assert abs(found[0].charged_bytes - 3 * MIB) <= MOVING_BYTES
-    assert found[1].charged_bytes == os.sysconf("SC_PAGE_SIZE")
+    assert 3 * MIB * 0.8 <= found[0].charged_bytes <= 3 * MIB
+    assert 0 < found[1].charged_bytes <= 5 * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_it_is_bounded_and_says_so(ground: Ground) -> None:
