@@ -19,7 +19,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup need-root test test-systems test-native test-load test-faults test-metrics lint \
+.PHONY: pictures help setup need-root test test-systems test-native test-load test-faults test-metrics lint \
 	demo demo-native demo-vm deb pot clean
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
+	@echo 'make pictures  those in docs/pictures, by a browser that it fetches from Debian'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
@@ -95,6 +96,10 @@ test-metrics: $(PROMTOOL)
 	$(PYTHON) -m tests.prometheus | $(PROMTOOL) check metrics
 	$(PROMTOOL) check rules docs/prometheus/logindguard.rules.yaml
 	$(PROMTOOL) test rules docs/prometheus/logindguard.rules.test.yaml
+
+# A browser below build/ looks at the page of a report and at what terminals show.
+pictures: setup need-root
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.pictures
 
 demo: DEMO = tests.demo
 demo-native: DEMO = tests.demo.native

@@ -101,9 +101,10 @@ class PageOwners:
             resident = ctypes.create_string_buffer(pages)
             if _libc.mincore(address, length, resident):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            cached = [at for at, state in enumerate(resident.raw) if state & 1]
-            if not cached:
+            states = resident.raw
+            if not states.strip(b"\0"):  # of most windows of a large file
                 return 0, 0
+            cached = [at for at, state in enumerate(states) if state & 1]
             frames: list[int] = []
             for _ in range(_TRIES):
                 self._touch(address, length, cached)
