@@ -36,7 +36,7 @@ _INKS = {
 }
 _ESCAPE = re.compile(r"(\x1b\[[0-9;]*m)")
 _TERMINAL = """<!DOCTYPE html><meta charset="utf-8"><style>body { margin: 0; background: #0d1117; }
-pre { margin: 0; padding: 16px; color: #e6edf3; font: 14px/1.35 "DejaVu Sans Mono", monospace; }</style>"""
+pre { margin: 0; padding: 16px; color: #e6edf3; font: 14px/17px "DejaVu Sans Mono", monospace; }</style>"""
 
 
 def main() -> None:
@@ -44,14 +44,14 @@ def main() -> None:
         fetch_browser()
     PICTURES.mkdir(parents=True, exist_ok=True)
     report = report_page()
-    take(report, "report", 1100, 1700)
-    take(report, "report-dark", 1100, 1700, DARK)
+    take(report, "report", 1100, 1720)
+    take(report, "report-dark", 1100, 1720, DARK)
     take(report, "report-phone", 390, 2100)
     for name in ("top", "report", "blame"):
         text = (GOLDEN / f"{name}-80-colour.txt").read_text()
         lines = text.splitlines()
         width = max(len(_ESCAPE.sub("", line)) for line in lines)
-        take(terminal(text), f"terminal-{name}", 32 + round(width * 8.43), 32 + round(len(lines) * 18.9))
+        take(terminal(text), f"terminal-{name}", 32 + round(width * 8.43), 32 + round(len(lines) * 17))
 
 
 def fetch_browser() -> None:
@@ -67,13 +67,15 @@ def fetch_browser() -> None:
 def take(document: str, name: str, width: int, height: int, *options: str) -> None:
     """A picture of a document at that size, in CSS pixels."""
     (BROWSER / "tmp/page.html").write_text(document)
-    program = ["chroot", str(BROWSER), "chromium-headless-shell", "--no-sandbox", "--disable-gpu"]
+    # Without a network: what a picture shows came from the document alone.
+    within = ["unshare", "--net", "--mount", "--pid", "--fork", f"--root={BROWSER}", "--mount-proc"]
+    program = [*within, "chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     shown = [f"--window-size={width},{height}", "--hide-scrollbars", *options]
     subprocess.run(
         [*program, *shown, "--screenshot=/tmp/page.png", "file:///tmp/page.html"],
         check=True,
         timeout=DEADLINE_SEC,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TZ": "UTC"},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "TZ": "UTC"},
         stderr=subprocess.DEVNULL,
     )
     shutil.copyfile(BROWSER / "tmp/page.png", PICTURES / f"{name}.png")

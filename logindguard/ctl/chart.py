@@ -25,13 +25,20 @@ def _eighths(value: float | None, lines: int, highest: float) -> int:
     return max(1, round(value / highest * lines * 8))
 
 
-def chart(values: Course, lines: int, show: Callable[[int], str], begin: str, end: str) -> list[str]:
+def chart(
+    values: Course,
+    lines: int,
+    show: Callable[[int], str],
+    begin: str,
+    end: str,
+    paint: Callable[[str], str] = lambda bars: bars,
+) -> list[str]:
     """Bars with an axis at the left and one below, whose ends are named. `show` writes a value."""
     highest = max((value for value in values if value is not None), default=0)
     labels = [show(int(highest)), *[""] * (lines - 2), show(0)] if lines > 1 else [show(int(highest))]
     width = max(len(label) for label in labels)
     drawn = [
-        f"{label:>{width}} {'┤' if label else '│'}{row}".rstrip()
+        f"{label:>{width}} {'┤' if label else '│'}{paint(row.rstrip())}"
         for label, row in zip(labels, bars(values, lines, highest), strict=True)
     ]
     gap = len(values) - len(begin) - len(end)

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from .. import __version__
-from ..model import Sample
+from ..model import Sample, Way
 from ..owners import By
 from ..report import OWNERS, Course, Report
 from ..text import printable, size, span
 from . import owners
 from .table import Cell
-from .times import stamp
+from .times import short_time, stamp
 
+WAYS = {Way.BEFORE: "before the removal", Way.AFTER: "after the removal", Way.SWEEP: "by the sweep"}
 PARTS = 168  # of the time in a chart: an hour each, of a week
 WIDTH, HEIGHT = 1000, 220  # of a chart, in units of its own
 
@@ -31,7 +32,7 @@ body { margin: 0 auto; padding: 1.25rem; max-width: 68rem; background: var(--gro
   font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 header p, footer, .note { color: var(--soft); margin: .25rem 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0 0; padding: 0; }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .6rem .8rem; }
@@ -49,8 +50,8 @@ svg { width: 100%; height: 11rem; display: block; background: var(--card); borde
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; }
-th:first-child, td:first-child, th.why, td.why { text-align: left; }
-td.why { white-space: normal; min-width: 14rem; }
+th:first-child, td:first-child, .words { text-align: left; }
+td.words { white-space: normal; min-width: 8rem; }
 footer { margin-top: 2.5rem; font-size: .85rem; }
 """
 
@@ -89,9 +90,10 @@ def _tiles(report: Report) -> str:
         "Dying now": str(report.dying),
         "Page cache held": size(report.residue_bytes),
         "Teardowns": str(report.teardowns),
+        "Reclaims": str(sum(totals.reclaims.values())),
         "Released": size(totals.freed_bytes),
         "Live pages taken": str(totals.stolen_pages),
-        "CPU time of reclaims": span(totals.cpu_usec),
+        "CPU time": span(totals.cpu_usec),
         "Longest write": span(totals.longest_write_usec),
     }
     shown = "".join(
@@ -110,7 +112,7 @@ def _chart(report: Report, title: str, value: Callable[[Sample], float], show: C
     told = f"{title}: highest {show(int(max(known)))}, last {show(int(known[-1]))}"
     lines = "".join(f'<path class="grid" d="M0 {HEIGHT * at // 4}H{WIDTH}"/>' for at in (1, 2, 3))
     runs = "".join(_run(run, highest) for run in _runs(course))
-    begin, end = escape(stamp(report.begin_usec)), escape(stamp(report.end_usec))
+    begin, end = (escape(short_time(usec, report.end_usec)) for usec in (report.begin_usec, report.end_usec))
     return f"""{heading}
 <figure>
 <div class="reach"><span>{escape(show(int(highest)))}</span><span>{escape(show(0))}</span></div>
@@ -170,26 +172,26 @@ def _owners(report: Report, by: By) -> str:
         return ""
     titles = [column.title.capitalize() for column in owners.columns(by)]
     cells = [[_text(cell) for cell in owners.cells(by, row, report.end_usec)] for row in rows]
-    return f"<h2>Left behind, by {escape(str(by))}</h2>{_table(titles, cells, why=len(titles) - 1)}"
+    return f"<h2>Left behind, by {escape(str(by))}</h2>{_table(titles, cells, words=len(titles) - 1)}"
 
 
 def _reclaims(report: Report) -> str:
     rows = [
-        [str(way), str(outcome), str(count)] for way, outcome, count in report.totals.by_way_and_outcome()
+        [WAYS[way], str(outcome), str(count)] for way, outcome, count in report.totals.by_way_and_outcome()
     ]
-    return f"<h2>Reclaims</h2>{_table(['When', 'Outcome', 'Count'], rows)}" if rows else ""
+    return f"<h2>Reclaims</h2>{_table(['When', 'Outcome', 'Count'], rows, words=1)}" if rows else ""
 
 
 def _text(cell: str | Cell) -> str:
     return (cell.text if isinstance(cell, Cell) else cell) or "–"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], why: int | None = None) -> str:
-    mark = ' class="why"'
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
+    mark = ' class="words"'
 
     def line(tag: str, texts: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{mark if at == why else ''}>{escape(text)}</{tag}>" for at, text in enumerate(texts)
+            f"<{tag}{mark if at == words else ''}>{escape(text)}</{tag}>" for at, text in enumerate(texts)
         )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)

@@ -85,3 +85,11 @@ def ago(realtime_usec: int, now_usec: int) -> str:
     if whole_usec == 0:
         return "now"
     return f"{span(whole_usec)} ago" if passed_usec > 0 else f"in {span(whole_usec)}"
+
+
+def short_time(realtime_usec: int, now_usec: int) -> str:
+    """As journalctl's short form, with the year where it is not this one's last twelve months."""
+    recent = abs(now_usec - realtime_usec) < 330 * 86_400 * SEC
+    return time.strftime(
+        "%b %d %H:%M:%S" if recent else "%Y-%m-%d %H:%M", time.localtime(realtime_usec / SEC)
+    )

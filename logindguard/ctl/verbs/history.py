@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import pwd
-import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -16,7 +15,7 @@ from ..exits import Exit, Failure
 from ..records import SHORT_ID, dying_change, shown_path, units_of, what, with_users
 from ..table import Cell, Column, Row
 from ..terminal import Colour
-from ..times import SEC
+from ..times import short_time
 
 COLUMNS = (
     Column("TIME"),
@@ -30,7 +29,6 @@ COLUMNS = (
     Column("TOOK", right=True, wide=True),
 )
 _COLOURS = {"failed": Colour.RED, "released": Colour.GREEN, "skipped": Colour.GREY, "gone": Colour.GREY}
-DAY_USEC = 86_400 * SEC
 
 
 async def run(context: Context) -> Exit:
@@ -90,12 +88,4 @@ def _row(record: Record, now_usec: int) -> Row:
         dying_change(record),
         size(freed_bytes) if freed_bytes else "",
         span(wall_usec) if wall_usec else "",
-    )
-
-
-def short_time(realtime_usec: int, now_usec: int) -> str:
-    """As journalctl's short form, with the year where it is not this one's last twelve months."""
-    recent = abs(now_usec - realtime_usec) < 330 * DAY_USEC
-    return time.strftime(
-        "%b %d %H:%M:%S" if recent else "%Y-%m-%d %H:%M", time.localtime(realtime_usec / SEC)
     )

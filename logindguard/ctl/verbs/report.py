@@ -18,18 +18,16 @@ from ..chart import chart
 from ..client import Record
 from ..context import Context
 from ..exits import Exit, Failure
-from ..report_page import page
+from ..report_page import WAYS, page
 from ..table import table
 from ..terminal import Colour, ellipsize
-from ..times import SEC, stamp
-from .history import short_time
+from ..times import SEC, short_time, stamp
 
 DEFAULT_USEC = 7 * 86_400 * SEC
 CHART_LINES = 8
 WIDEST_CHART = 120
 MOST_SHOWN = 5  # owners, on the terminal
 LABEL_COLUMNS = 10  # of a chart's axis, at most
-WAYS = {Way.BEFORE: "before the removal", Way.AFTER: "after it", Way.SWEEP: "by the sweep"}
 NO_SAMPLES = (
     "No samples in this time: the service tells one every 15 minutes (metrics.sample), for root to read."
 )
@@ -134,9 +132,13 @@ def _charts(context: Context, report: Report, columns: int) -> list[str]:
             size,
         ),
     )
+
+    def paint(bars: str) -> str:
+        return context.out.paint(bars, Colour.BLUE)
+
     lines: list[str] = []
     for title, value, show in titles:
-        drawn = chart(report.course(value, columns), CHART_LINES, show, begin, end)
+        drawn = chart(report.course(value, columns), CHART_LINES, show, begin, end, paint)
         lines += [context.out.paint(title, Colour.BOLD), *drawn, ""]
     return lines
 
