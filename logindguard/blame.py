@@ -119,7 +119,7 @@ class Blame:
             for path in {*self._pools, *dying}:
                 pool = self._pool(path)
                 self._strange(pool, dying.get(path, 0) - pool.total, path)
-                self._thin(pool, {}, dying.get(path, 0), at_once=False)
+                self._thin(pool, {}, pool.total, dying.get(path, 0), at_once=False)
         for path, pool in sorted(self._pools.items(), key=lambda item: item[1].total):
             why = (reasons or {}).get(path) or pool.why
             for parts in (pool.parts, pool.strangers):
@@ -182,11 +182,10 @@ class Blame:
         pool = self._pool(parent)
         self._freed(record, new or pool.parts)
         if record.target_inode and record.outcome is not Outcome.GONE:  # else nothing was counted
-            self._strange(
-                pool, record.dying_before - pool.total - sum(new.values()), parent, record.teardowns
-            )
-            self._thin(pool, new, record.dying_before, at_once=True)
-            self._thin(pool, new, record.dying_after, at_once=not record.writes)
+            known = pool.total + sum(new.values())
+            self._strange(pool, record.dying_before - known, parent, record.teardowns)
+            self._thin(pool, new, known, record.dying_before, at_once=True)
+            self._thin(pool, new, record.dying_before, record.dying_after, at_once=not record.writes)
         for owner, count in new.items():
             pool.parts[owner] += count
         pool.why = record.reason
@@ -234,25 +233,24 @@ class Blame:
         if not managers:
             pool.strangers[self._stranger(parent)] += count
 
-    def _thin(self, pool: _Pool, new: Parts, dying: int, *, at_once: bool) -> None:
-        """Make `pool` and `new` together no more than are dying; what went is booked to its owners."""
-        all_parts = (pool.parts, pool.strangers, new)
-        total = pool.total + sum(new.values())
-        if total <= dying:
+    def _thin(self, pool: _Pool, new: Parts, count: float, dying: int, *, at_once: bool) -> None:
+        """Make `pool` and `new`, which are `count`, no more than are dying; what went is its owners'."""
+        if count <= dying:
             return
+        all_parts = (pool.parts, pool.strangers, new)
         mixed = dying > 0 and len(set().union(*all_parts)) > 1
         for parts in all_parts:
-            for owner, count in list(parts.items()):
-                stays = count * dying / total
+            for owner, part in list(parts.items()):
+                stays = part * dying / count
                 if parts is not pool.strangers:
                     account = self.accounts[owner]
                     account.exact &= not mixed
                     if parts is pool.parts:
-                        account.later += count - stays
+                        account.later += part - stays
                     elif at_once:
-                        account.at_once += count - stays
+                        account.at_once += part - stays
                     else:
-                        account.reclaimed += count - stays
+                        account.reclaimed += part - stays
                 if dying:
                     parts[owner] = stays
                 else:
