@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -162,6 +163,45 @@ class TestBlame:
         assert ways(blamed(observed, dying=5)["1000"]) == (0, 0, 0, 1)
         gone = told(Way.AFTER, ALICE, (1, 0), outcome=Outcome.GONE, freed_bytes=3)
         assert ways(blamed(told(Way.AFTER, ALICE, (1, 1), session(1)), gone)["1000"]) == (0, 0, 0, 1)
+
+
+class TestWhateverIsTold:
+    """Records in any order with any numbers: what is said of them adds up."""
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_it_adds_up(self, seed: int) -> None:
+        random = Random(seed)
+        live = ["/user.slice", ALICE, BOB, "/system.slice"]
+        records = [self._record(random, number, live) for number in range(random.randrange(200))]
+        dying = {path: random.randrange(20) for path in live if random.random() < 0.7}
+        accounts = blamed(*records, dying=dying)
+        seen = {teardown.inode for record in records for teardown in record.teardowns}
+        assert sum(account.teardowns for account in accounts.values()) == len(seen)
+        for account in accounts.values():
+            ended_ways = (account.at_once, account.reclaimed, account.later)
+            assert min(*ended_ways, account.dying) >= 0
+            assert sum(ended_ways) <= account.teardowns + 1e-6
+        freed_bytes = sum(record.freed_bytes for record in records if record.teardowns)
+        assert sum(account.freed_bytes for account in accounts.values()) >= freed_bytes - 1
+
+    def _record(self, random: Random, number: int, live: list[str]) -> ReclaimRecord:
+        way = random.choice(list(Way))
+        target = random.choice(live)
+        units = [f"session-{number}.scope", f"user@{number}.service", f"x-{number}.slice"]
+        numbers = range(10 * number, 10 * number + random.randrange(4))
+        teardowns = [ended(f"{target}/{random.choice(units)}", inode) for inode in numbers]
+        return told(
+            way,
+            target,
+            (random.randrange(30), random.randrange(30)),
+            *(teardowns if way is not Way.SWEEP else []),
+            at_sec=number + 1,
+            freed_bytes=random.choice([0, 4096, 1 << 20]),
+            writes=random.randrange(2),
+            target_inode=random.choice([0, 7, 7, 7]),
+            outcome=random.choice(list(Outcome)),
+            mode=random.choice([Mode.PRECISE, Mode.PRECISE, Mode.OBSERVE]),
+        )
 
 
 class TestOwners:
