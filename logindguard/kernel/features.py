@@ -81,7 +81,8 @@ def _mglru(sys: Path) -> bool:
         return False
 
 
-def _release(text: str) -> tuple[int, int]:
+def version_of(text: str) -> tuple[int, int]:
+    """(6, 1) of a release such as "6.1.0-56-amd64"; (0, 0) of what is none."""
     match = re.match(r"(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -116,7 +117,7 @@ def look(hierarchy: Hierarchy, *, proc: Path = Path("/proc"), sys: Path = Path("
     return Features(
         memory_reclaim=hierarchy.version == 2 and (hierarchy.mount / "memory.reclaim").exists(),
         swappiness_word=False,
-        partial_walks=_release(os.uname().release) >= _FIRST_PARTIAL_WALKS,
+        partial_walks=version_of(os.uname().release) >= _FIRST_PARTIAL_WALKS,
         mglru=_mglru(sys),
         recursiveprot="memory_recursiveprot" in hierarchy.options,
         reparents_lru=_symbol(b"lru_reparent_memcg", proc, sys),

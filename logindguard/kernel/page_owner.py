@@ -21,13 +21,13 @@ import ctypes
 import errno
 import mmap
 import os
-import re
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
 from .cgroupfs import PAGE_BYTES
+from .features import version_of
 
 WINDOW_PAGES = 16_384  # mapped at a time: 64 MiB
 _TOUCH_PAGES = 1_024  # IOV_MAX; what a pipe takes without being read
@@ -64,7 +64,9 @@ class PageOwners:
             raise NoPageOwners(f"/proc/kpagecgroup cannot be read: {error.strerror}.") from error
         self._pagemap = os.open(proc / "self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._pipe = os.pipe()
-        self._advice = mmap.MADV_RANDOM if _release() >= _FIRST_RANDOM else mmap.MADV_SEQUENTIAL
+        self._advice = (
+            mmap.MADV_RANDOM if version_of(os.uname().release) >= _FIRST_RANDOM else mmap.MADV_SEQUENTIAL
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -154,8 +156,3 @@ def _runs(frames: list[int]) -> Iterator[tuple[int, int]]:
             if at > begin:
                 yield frames[begin], at - begin
             begin = at
-
-
-def _release() -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)

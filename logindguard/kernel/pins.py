@@ -8,7 +8,8 @@ Hard facts (memory.stat in cgroup-v2.rst and cgroup-v1/memory.rst, mm/memcontrol
 - `file` includes shmem, mapped, dirty and writeback pages, which may overlap one another: what is
   clean and unmapped is at least the rest.
 - slab and sockets are charged to the parent at offline since 5.9 (obj_cgroup_reparent): they are in
-  P's counters as well, and keep no memcg alive. So is `percpu`, the memcgs' own counters.
+  P's counters as well, and keep no memcg alive. So is `percpu`, the memcgs' own counters. Before
+  that they kept the memcg until they were freed, and much was not.
 - v1 has no keys for kernel memory: memory.kmem.usage_in_bytes is all of it, TCP buffers apart.
 - Swap is in memory.swap.current (v2) or memory.stat (v1), and on v2 in no other counter.
 - The counters lag behind by up to 64 pages a CPU, and are read one after the other, P first: what
@@ -22,6 +23,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .cgroupfs import BadReading, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
+
+KERNEL_MEMORY_LETS_GO = (5, 9)
 
 
 class Kind(StrEnum):

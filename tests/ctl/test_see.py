@@ -114,6 +114,12 @@ class TestExplain:
         write(roots.proc / "sys/vm/dirty_expire_centisecs", "3000\n")
         assert "begins 30s after it was changed" in command("explain", "user-61001.slice").out
 
+    def test_kernel_memory_of_old_kernels(self, command: Command, roots: Roots) -> None:
+        tree = host.debian(roots, release="4.19.0-27-amd64")
+        stat = tree.directory(ALICE) / "memory.stat"
+        stat.write_text(stat.read_text() + "slab 1048576\n")
+        assert "keeps them until it is freed" in command("explain", "user-61001.slice").out
+
     @pytest.mark.parametrize("name", ["nothing.slice", "../etc", "/user.slice/none", "none.scope"])
     def test_no_such_cgroup(self, command: Command, roots: Roots, name: str) -> None:
         host.debian(roots)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from ...kernel import units
 from ...kernel.cgroupfs import CgroupGone, KernelError, within
 from ...kernel.charged_files import ChargedFile, Search, find
+from ...kernel.features import version_of
 from ...kernel.page_owner import NoPageOwners, PageOwners
-from ...kernel.pins import Explained, Kind, Pin, explain
+from ...kernel.pins import KERNEL_MEMORY_LETS_GO, Explained, Kind, Pin, explain
 from ...text import counted, printable, size, span
 from .. import local
 from ..client import Record, ServiceAbsent
@@ -56,6 +57,8 @@ MEANS = {
     Kind.OTHER: "in no counter, or of counters that lag behind",
 }
 HOLDS = frozenset(MEANS) - {Kind.SLAB, Kind.SOCK, Kind.PERCPU, Kind.KERNEL, Kind.OTHER}
+KERNEL_MEMORY = frozenset({Kind.SLAB, Kind.SOCK, Kind.KERNEL})
+HOLDS_TOO = "kernel memory, which keeps them until it is freed, before Linux 5.9"
 NOISE_BYTES = 128 << 10  # what two readings one after the other may differ by
 REFERENCES = (
     "Nothing that is charged holds them. Inodes that they dirtied may still refer to them: those let go\n"
@@ -140,9 +143,11 @@ def _show(context: Context, found: Explained, standing: Record) -> None:
     dying = "dying memcgs" if found.dying is None else counted(found.dying, "dying memcg")
     out.line(f"{shown_path(found.path)}: {dying}, beside {counted(found.live_children, 'live cgroup')}.")
     out.line()
-    expiry = _dirty_expiry(context.world.roots)
+    means = _means(context.world.roots)
     shown = [pin for pin in found.pins if out.full or pin.held_bytes >= _least(pin)]
-    out.table(COLUMNS, [_row(pin, expiry) for pin in shown], "kind", empty="Nothing is charged to them.")
+    out.table(
+        COLUMNS, [_row(pin, means[pin.kind]) for pin in shown], "kind", empty="Nothing is charged to them."
+    )
     if not out.legend:
         return
     if found.processes:
@@ -159,9 +164,8 @@ def _least(pin: Pin) -> int:
     return NOISE_BYTES if pin.kind is Kind.OTHER else 1
 
 
-def _row(pin: Pin, dirty_expiry: str) -> Row:
+def _row(pin: Pin, means: str) -> Row:
     colour = Colour.YELLOW if pin.kind in HOLDS - {Kind.CLEAN} and pin.held_bytes else None
-    means = MEANS[pin.kind] + (dirty_expiry if pin.kind is Kind.DIRTY else "")
     return (
         str(pin.kind),
         Cell(size(pin.held_bytes) if pin.held_bytes else "", colour),
@@ -170,6 +174,15 @@ def _row(pin: Pin, dirty_expiry: str) -> Row:
         f"{pin.file}: {pin.key}" if pin.key else pin.file,
         means,
     )
+
+
+def _means(roots: Roots) -> dict[Kind, str]:
+    """Of each kind on this kernel."""
+    means = MEANS | {Kind.DIRTY: MEANS[Kind.DIRTY] + _dirty_expiry(roots)}
+    with suppress(OSError):
+        if version_of((roots.proc / "sys/kernel/osrelease").read_text()) < KERNEL_MEMORY_LETS_GO:
+            means |= dict.fromkeys(KERNEL_MEMORY, HOLDS_TOO)
+    return means
 
 
 def _dirty_expiry(roots: Roots) -> str:
