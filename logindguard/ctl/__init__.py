@@ -1,1 +1,4 @@
-"""logindguardctl: shows and steers the service, over the bus alone where it runs."""
+"""logindguardctl: shows and steers the service, over the bus where it runs.
+
+What would be long there is read by itself: all records out of the journal, single pages from the kernel.
+"""
