@@ -42,22 +42,23 @@ time.sleep(0.5)  # journald looks in /proc who sent an entry, when it reads it
 """
 
 
-@pytest.mark.parametrize(
-    ("by", "teardowns"),
-    [
-        ("unit", {"session-*.scope": 4}),
-        ("user", {"61001": 3, "61002": 1}),
-        ("trigger", {"ssh login": 2, "su": 1, "cron job": 1}),
-        ("slice", {"/user.slice/user-61001.slice": 3, "/user.slice/user-61002.slice": 1}),
-    ],
-)
-def test_teardowns_by_owner(by: str, teardowns: dict[str, int]) -> None:
-    reader = ["env", "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere"]
-    reader += ["/usr/bin/python3", "-B", "-m", "logindguard.ctl", "blame", f"--by={by}", "--json=short"]
-    told = json.loads(under_journald(shlex.join(python(WRITE)), reader))
-    key = "uid" if by == "user" else by
-    assert {str(row.get(key, "")): row["teardowns"] for row in told if row["teardowns"]} == teardowns
-    assert {str(row.get(key, "")): row["reclaimed"] for row in told if row["teardowns"]} == teardowns
+EXPECTED = {
+    "unit": {"session-*.scope": 4},
+    "user": {"61001": 3, "61002": 1},
+    "trigger": {"ssh login": 2, "su": 1, "cron job": 1},
+    "slice": {"/user.slice/user-61001.slice": 3, "/user.slice/user-61002.slice": 1},
+}
+
+
+def test_teardowns_by_owner() -> None:
+    command = "/usr/bin/python3 -B -m logindguard.ctl blame --json=short --by="
+    script = f"export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere; for by in $0 $*; do {command}$by; done"
+    told = under_journald(shlex.join(python(WRITE)), ["sh", "-c", script, *EXPECTED])
+    for (by, teardowns), line in zip(EXPECTED.items(), told.splitlines(), strict=True):
+        key = "uid" if by == "user" else by
+        rows = {str(row[key]): row for row in json.loads(line) if row["teardowns"]}
+        assert {owner: row["teardowns"] for owner, row in rows.items()} == teardowns
+        assert {owner: row["reclaimed"] for owner, row in rows.items()} == teardowns
 
 
 ENDS = (  # slice, unit, how often
