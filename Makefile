@@ -32,7 +32,7 @@ help:
 	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
-	@echo 'make pictures  those in docs/pictures, by a browser that it fetches from Debian'
+	@echo 'make pictures     those in docs/pictures, by a browser that it fetches from Debian'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
