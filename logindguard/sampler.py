@@ -73,7 +73,7 @@ class Sampler:
             figures = await self._figures()
             if settings.textfile:
                 self._written = Path(settings.textfile)
-                await asyncio.to_thread(replace_text, self._written, exposition(figures))
+                await self._write(self._written, exposition(figures))
             self._failure = ""
         except (KernelError, OSError) as error:
             reason = f"{settings.textfile}: {error.strerror}" if isinstance(error, OSError) else str(error)
@@ -83,6 +83,14 @@ class Sampler:
             return
         if sample:
             self._tell(sample_of(figures))
+
+    async def _write(self, path: Path, text: str) -> None:
+        writing = asyncio.create_task(asyncio.to_thread(replace_text, path, text))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})  # a thread goes on, and would write what was removed meanwhile
+            raise
 
     def _remove(self) -> None:
         if self._written is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,10 +78,29 @@ async def running(settings: MetricsSettings) -> AsyncIterator[Host]:
 async def test_a_textfile_while_it_runs(tmp_path: Path) -> None:
     path = tmp_path / "logindguard.prom"
     async with running(MetricsSettings(textfile=str(path), interval_usec=10_000, sample_usec=0)) as host:
-        await until(lambda: host.asked >= 3)
+        await until(lambda: host.asked >= 3)  # the figures: the first two texts are written then
         assert "logindguard_dying_memcgs 3\n" in path.read_text()
     assert not path.exists()
     assert host.samples == []
+
+
+async def test_no_textfile_is_left_by_an_end_amid_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "logindguard.prom"
+    begun, ends = threading.Event(), threading.Event()
+
+    def slow(path: Path, text: str) -> None:
+        begun.set()
+        ends.wait(DEADLINE_SEC)
+        replace_text(path, text)
+
+    monkeypatch.setattr("logindguard.sampler.replace_text", slow)
+    async with running(MetricsSettings(textfile=str(path), sample_usec=0)) as host:
+        await until(begun.is_set)
+        asyncio.get_running_loop().call_later(0.05, ends.set)
+    assert host.asked == 1
+    assert not path.exists()
 
 
 async def test_samples_when_they_are_due() -> None:
