@@ -1,6 +1,6 @@
 """What the hook at the end of a session asks for: reclaim the cgroup that I am in, it is ending.
 
-The hook is a shell, `timeout` below it and `busctl` below that, started in the cgroup that ends
+The hook is a shell, `timeout` below it and `dbus-send` below that, started in the cgroup that ends
 by the session's leader, which calls PAM, or by the service manager. Which cgroup that is, the
 kernel says of the process that the bus daemon saw connecting; the call itself has no arguments.
 That it is really ending is seen by who else is there: nobody.

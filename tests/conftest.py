@@ -19,9 +19,17 @@ _FIGURES = pytest.StashKey[list[str]]()
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
-    """Takes a measured figure, to be shown at the end of the run, passed or not."""
+    """Takes a measured figure, to be shown at the end of the run, passed or not; with -v at once, too."""
     figures = request.config.stash.setdefault(_FIGURES, [])
-    return lambda text: figures.append(f"{request.node.name}: {text}")
+    plugins = request.config.pluginmanager
+
+    def take(text: str) -> None:
+        figures.append(f"{request.node.name}: {text}")
+        if request.config.option.verbose > 0:
+            with plugins.getplugin("capturemanager").global_and_fixture_disabled():
+                plugins.getplugin("terminalreporter").write_line(f"\n{figures[-1]}")
+
+    return take
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 HOOK_PROGRAMS = (
     "lib/klibc-*.so",
     "usr/lib/klibc/bin/sh",
-    "usr/bin/busctl",
+    "usr/bin/dbus-send",
     "usr/bin/timeout",
     "usr/libexec/logindguard-hook",
     "usr/lib/*/security/pam_exec.so",
-    "usr/lib/*/systemd/libsystemd-shared-*.so",
+    "usr/lib/*/libdbus-1.so.3",
 )
 
 

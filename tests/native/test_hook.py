@@ -28,6 +28,7 @@ DEADLINE_SEC = 0.3  # the hook's own 0.2 s, and 0.1 s to notice and to end
 # What a busy machine may add to that, in a test that shall not fail for it; the figure is told.
 SLACK_SEC = 30.0
 NOBODY = 65534
+GAVE = {"skipped", "released", "partial", "unchanged"}  # an answer that is no error
 FLOOD = (Path(__file__).parent / "flood.py").read_text()  # that user need not be able to read the checkout
 
 
@@ -63,7 +64,7 @@ class Session:
     def hook(self, kind: str = "hook", **changes: str) -> Path:
         """The hook with our bus for the system's, and what else is changed; all of that must be there."""
         text = HOOK.read_text()
-        for old, new in {"--system": f"--address={self.address}", **changes}.items():
+        for old, new in {"--system": f"--bus={self.address}", **changes}.items():
             assert old in text
             text = text.replace(old, new)
         hook = self.scripts / f"{kind}-{self.directory.name}"
@@ -81,8 +82,8 @@ class Session:
 
     def ask(self, argument: str = "", *, before: str = "", after: str = "", uid: int = 0) -> str:
         """What the daemon answers to a hook that lets us see it, and has time."""
-        quiet = dict.fromkeys((" >/dev/null 2>&1", "exec 2>/dev/null", " --quiet"), "")
-        loud = self.hook("loud", **quiet, **{"KILL 0.2": "KILL 60"})
+        quiet = dict.fromkeys((" >/dev/null 2>&1", "exec 2>/dev/null"), "")
+        loud = self.hook("loud", **quiet, **{"KILL 0.2": "KILL 60", "--print-reply": "--print-reply=literal"})
         script = f'{before}\nPAM_TYPE=close_session "{loud}" {argument}\n{after}'
         _, said = ended(self.leader(script, uid=uid))
         return said.strip()
@@ -148,11 +149,11 @@ def guard(launcher: Launcher, bus: Bus) -> Run:
 
 def test_the_daemon_answers_for_what_is_ending(session: Session, guard: Run) -> None:
     answer = session.ask()
-    assert answer in ('s "skipped"', 's "released"', 's "partial"', 's "unchanged"'), answer
+    assert answer in GAVE, answer
 
 
 def test_it_waits_for_a_child_of_the_leader_that_exits(session: Session, guard: Run) -> None:
-    assert session.ask(before="sleep 0.08 &").startswith('s "')
+    assert session.ask(before="sleep 0.08 &") in GAVE
 
 
 def test_what_a_user_sets_does_not_reach_what_root_runs(
@@ -164,7 +165,7 @@ def test_what_a_user_sets_does_not_reach_what_root_runs(
         before=f"LD_DEBUG=files LD_DEBUG_OUTPUT={heeded} /bin/true\n"
         f"export LD_DEBUG=files LD_DEBUG_OUTPUT={hook} IFS=e A='x\nexport B=1' C=\\' 2>/dev/null"
     )
-    assert answer.startswith('s "')
+    assert answer in GAVE
     assert len(list(short_dir.glob("heeded.*"))) == 1  # glibc does heed it
     assert list(short_dir.glob("by-the-hook.*")) == []
 
@@ -177,11 +178,11 @@ def test_a_session_that_somebody_stays_in_is_live(session: Session, guard: Run) 
 def test_a_unit_is_reclaimed_where_the_settings_cover_it(open_session: Open, guard: Run) -> None:
     answer = open_session("other.service").ask("stop-post")
     assert "other.service is no session or unit that the settings cover" in answer
-    assert open_session("cron-alice-1.service").ask("stop-post").startswith('s "')
+    assert open_session("cron-alice-1.service").ask("stop-post") in GAVE
 
 
 def test_ordinary_users_are_refused(session: Session, guard: Run) -> None:
-    assert session.ask(uid=NOBODY) == "Call failed: Access denied"
+    assert session.ask(uid=NOBODY).startswith("Error org.freedesktop.DBus.Error.AccessDenied")
     assert guard.process.poll() is None
 
 
@@ -234,7 +235,7 @@ def test_two_hundred_logouts_at_once(open_session: Open, guard: Run, tell: Tell)
         " with the start of its leader"
     )
     assert guard.process.poll() is None
-    assert sessions[0].ask().startswith('s "')
+    assert sessions[0].ask() in GAVE
 
 
 def test_a_flood_of_calls_does_not_reach_the_hook(session: Session, guard: Run, bus: Bus, tell: Tell) -> None:
@@ -259,7 +260,7 @@ def test_a_flood_of_calls_does_not_reach_the_hook(session: Session, guard: Run, 
         took = []
         for _ in range(5):
             began = time.monotonic()
-            assert session.ask().startswith('s "')
+            assert session.ask() in GAVE
             took.append(time.monotonic() - began)
         for verb in ("pause", "resume"):  # root's other calls have that road too
             ran = subprocess.run(

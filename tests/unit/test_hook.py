@@ -12,8 +12,8 @@ from logindguard.kernel.cgroupfs import Hierarchy, KernelRefused
 from logindguard.kernel.processes import NoProcess, Scene, cgroup_of, look, parent_of
 from logindguard.kernel.warm import warm
 
-LISTENER, LEADER, SHELL, TIMEOUT, BUSCTL = 100, 200, 301, 302, 303
-HOOK = {SHELL: LEADER, TIMEOUT: SHELL, BUSCTL: TIMEOUT}
+LISTENER, LEADER, SHELL, TIMEOUT, SENDER = 100, 200, 301, 302, 303
+HOOK = {SHELL: LEADER, TIMEOUT: SHELL, SENDER: TIMEOUT}
 
 
 @pytest.mark.parametrize(
@@ -32,16 +32,16 @@ HOOK = {SHELL: LEADER, TIMEOUT: SHELL, BUSCTL: TIMEOUT}
         pytest.param({50: LISTENER, LEADER: 50, **HOOK}, Standing.LIVE, id="a child of the leader uses PAM"),
         pytest.param({900: 1, **HOOK}, Standing.LIVE, id="a service that left processes"),
         pytest.param(
-            {50: LISTENER, 51: 50, BUSCTL: 51}, Standing.ENDING, id="three by hand, as a job of cron"
+            {50: LISTENER, 51: 50, SENDER: 51}, Standing.ENDING, id="three by hand, as a job of cron"
         ),
-        pytest.param({50: LISTENER, BUSCTL: 50}, Standing.LIVE, id="by hand, called by one process"),
-        pytest.param({BUSCTL: LISTENER}, Standing.LIVE, id="alone"),
+        pytest.param({50: LISTENER, SENDER: 50}, Standing.LIVE, id="by hand, called by one process"),
+        pytest.param({SENDER: LISTENER}, Standing.LIVE, id="alone"),
         pytest.param({LEADER: LISTENER, SHELL: LEADER, TIMEOUT: SHELL}, Standing.LIVE, id="gone meanwhile"),
         pytest.param({}, Standing.LIVE, id="nobody"),
     ],
 )
 def test_standing(parents: dict[int, int], expected: Standing) -> None:
-    scene = Scene(path="/user.slice/session-1.scope", inode=1, pid=BUSCTL, parents=parents)
+    scene = Scene(path="/user.slice/session-1.scope", inode=1, pid=SENDER, parents=parents)
     assert standing(scene) is expected
 
 

@@ -51,11 +51,35 @@ class HookHost(Host):
 
     @contextmanager
     def profile_off(self) -> Iterator[None]:
+        """Logouts as without the package: sessions that are open feel it too."""
         self.machine.run("pam-auth-update --disable logindguard")
         try:
             yield
         finally:
             self.machine.run("pam-auth-update --enable logindguard")
+
+    @contextmanager
+    def no_guard(self) -> Iterator[None]:
+        with self.profile_off():
+            self.guard("stop")
+            try:
+                yield
+            finally:
+                self.guard("start")
+                self.wait_served()
+
+    @contextmanager
+    def stand_in(self, script: str) -> Iterator[None]:
+        """Another script where the hook is, or the program of that path."""
+        self.machine.run(f"cp -p {HOOK} /var/tmp/hook")
+        if script.startswith("/bin/"):
+            self.machine.run(f"cp {script} {HOOK}")
+        else:
+            self.machine.run(f"cat >{HOOK}", data=f"#!/usr/lib/klibc/bin/sh\n{script}\n".encode())
+        try:
+            yield
+        finally:
+            self.machine.run(f"cp -p /var/tmp/hook {HOOK}")
 
     @contextmanager
     def patient_hook(self) -> Iterator[None]:
@@ -75,7 +99,7 @@ class HookHost(Host):
             what="no session is left",
         )
         last = -1
-        while (now := self.machine.dying(self._counted)) != last:
+        while (now := self.machine.dying(self.counted)) != last:
             last = now
             time.sleep(1)
         return now
@@ -106,6 +130,6 @@ class HookHost(Host):
         return found | {NOT_FREED: left}
 
     @property
-    def _counted(self) -> str:
+    def counted(self) -> str:
         """v1 counts the dying of the whole machine alone."""
         return "/user.slice" if self.machine.system.cgroup_version == 2 else "/"

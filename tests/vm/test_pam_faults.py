@@ -45,11 +45,10 @@ def test_no_fault_holds_up_the_end_of_a_session(hook_host: HookHost, fault: str,
     begin, end = FAULTS[fault]
     # Where the bus hangs, pam_systemd itself waits for it for 90 s, with the profile or without.
     times = 1 if fault.startswith("bus") else LOGOUTS
-    took = {}
     for profile in ("without", "with"):
         with nullcontext() if profile == "with" else hook_host.profile_off():
-            took[profile] = [end_of_a_session(hook_host, begin, end) for _ in range(times)]
-    tell(f"{times} logouts: {compared(took)}")
+            took = [end_of_a_session(hook_host, begin, end) for _ in range(times)]
+        tell(f"{times} logouts {profile} the hook: {medians(took)}")
     hook_host.wait_served()
     assert hook_host.machine.login("alice", "echo in").stdout == "in\n"
 
@@ -57,14 +56,13 @@ def test_no_fault_holds_up_the_end_of_a_session(hook_host: HookHost, fault: str,
 @pytest.mark.load
 def test_a_killed_bus_holds_up_nobody_longer(hook_host: HookHost, tell: Tell) -> None:
     """Systemd and logind do not recover from that: the machine is booted anew after each."""
-    took = {}
     for profile in ("without", "with"):
         with nullcontext() if profile == "with" else hook_host.profile_off():
-            took[profile] = [end_of_a_session(hook_host, "pkill -KILL -x dbus-daemon", "true")]
+            took = [end_of_a_session(hook_host, "pkill -KILL -x dbus-daemon", "true")]
             assert hook_host.machine.login("alice", "echo in", timeout_sec=180).stdout == "in\n"
             hook_host.machine.run("sync")
             hook_host.machine.reset()
-    tell(compared(took))
+        tell(f"a logout {profile} the hook: {medians(took)}")
     hook_host.wait_served()
 
 
@@ -94,18 +92,31 @@ def end_of_a_session(host: HookHost, begin: str = "true", end: str = "true", rea
     return float(inside), float(after)
 
 
-def compared(took: dict[str, list[Times]]) -> str:
-    inside = {profile: [each for each, _ in times] for profile, times in took.items()}
-    after = {profile: [each for _, each in times] for profile, times in took.items()}
-    parts = [
-        f"{what} {median(times['without'])} without the hook, {median(times['with'])} with it"
-        for what, times in (("close_session took", inside), ("from the last process to the rmdir", after))
-    ]
-    return "; ".join(parts)
+def medians(took: list[Times]) -> str:
+    inside, after = ([times[each] for times in took] for each in (0, 1))
+    return f"close_session {median(inside)}, from the last process to the rmdir {median(after)}"
 
 
 def median(times: list[float]) -> str:
     return f"{statistics.median(times):.0f} (at most {max(times):.0f}) ms"
+
+
+STAND_INS = {
+    "nothing but true(1)": "/bin/true",
+    "a hook that leaves at once": "exit 0",
+    "the deadline alone": "/usr/bin/timeout -s KILL 0.2 /bin/sleep 1; exit 0",
+    "a call without a deadline": "/usr/bin/dbus-send --system --print-reply --dest=org.freedesktop.DBus"
+    " /org/freedesktop/DBus org.freedesktop.DBus.GetId >/dev/null 2>&1; exit 0",
+}
+
+
+@pytest.mark.load
+def test_what_emulation_itself_takes(hook_host: HookHost, tell: Tell) -> None:
+    """In the place of the hook what does less, by the same pam_exec: the deadline cannot cover this."""
+    for name, script in STAND_INS.items():
+        with hook_host.stand_in(script):
+            took = [end_of_a_session(hook_host) for _ in range(LOGOUTS)]
+        tell(f"{LOGOUTS} logouts with {name}: {medians(took)}")
 
 
 @pytest.mark.load
@@ -114,21 +125,20 @@ def test_removals_on_busy_cpus(hook_host: HookHost, tell: Tell) -> None:
     host = hook_host
     host.make_files("busy", 1, FILE_BYTES, read_before=True)
     uncached = f"dd status=none iflag=nocache count=0 if={FILES}/busy-0"
-    took, others = {}, {}
-    for profile in ("without", "with"):
+    for guard in ("without", "with"):
         with (
-            nullcontext() if profile == "with" else host.profile_off(),
+            nullcontext() if guard == "with" else host.no_guard(),
             busy_cpus(host),
             probed(host) as probe,
         ):
-            took[profile] = [
+            took = [
                 end_of_a_session(host, reads=f"{uncached}; cat {FILES}/busy-0 >/dev/null; ")
                 for _ in range(LOGOUTS)
             ]
-        others[profile] = probe
-    tell(f"{LOGOUTS} logouts, each with {FILE_BYTES >> 20} MiB read, all CPUs taken: {compared(took)}")
-    for profile, probe in others.items():
-        tell(f"a mkdir and rmdir elsewhere meanwhile, {profile} the hook: {probe}")
+        tell(
+            f"all CPUs taken, {LOGOUTS} logouts {guard} the guard, each with {FILE_BYTES >> 20} MiB read:"
+            f" {medians(took)}; a mkdir or rmdir elsewhere meanwhile, in ms: {probe}"
+        )
 
 
 @contextmanager
