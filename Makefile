@@ -2,6 +2,7 @@
 
 PYTHON ?= /usr/bin/python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Linters come from PyPI, pinned: Debian 12's are too old for what the code says.
 LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
 
@@ -19,7 +20,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: pictures help setup need-root test test-systems test-native test-load test-faults test-metrics lint \
+.PHONY: pictures help setup need-root test test-systems test-native test-load test-faults test-metrics bench lint \
 	demo demo-native demo-vm deb pot clean
 
 help:
@@ -32,6 +33,7 @@ help:
 	@echo 'make test-load    the load tests with what README.md tells figures of'
 	@echo 'make test-faults  a hundred kills inside shielded windows on each system'
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
+	@echo 'make bench        the guard beside its rivals at full size, on this machine alone; BENCH_ARGS=--help'
 	@echo 'make pictures     those in docs/pictures, by a browser that it fetches from Debian'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
@@ -96,6 +98,11 @@ test-metrics: $(PROMTOOL)
 	$(PYTHON) -m tests.prometheus | $(PROMTOOL) check metrics
 	$(PROMTOOL) check rules docs/prometheus/logindguard.rules.yaml
 	$(PROMTOOL) test rules docs/prometheus/logindguard.rules.test.yaml
+
+# Wants the machine for itself. BENCH_ARGS: which benches, at what size.
+bench: setup need-root
+	@mkdir -p build
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.bench $(BENCH_ARGS)
 
 # A browser below build/ looks at the page of a report and at what terminals show.
 pictures: setup need-root

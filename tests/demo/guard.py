@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,12 +31,21 @@ class GuardFailed(Exception):
 class Guard:
     """Runs for the length of a block with `settings` (YAML), which must confine it by `roots`.
 
-    No bus is given to it: the cgroup tree alone tells it of teardowns, and a guard that is installed
+    Unless it is given a bus, the cgroup tree alone tells it of teardowns, and a guard that is installed
     on this machine keeps its name there. It ends with the demo, however that ends.
     """
 
-    def __init__(self, settings: str, directory: Path) -> None:
+    def __init__(
+        self,
+        settings: str,
+        directory: Path,
+        *,
+        program: Sequence[str] = ("-m", "logindguard"),
+        bus_address: str | None = None,
+        end_sec: float = STOP_SEC,
+    ) -> None:
         self._directory = directory
+        self._end_sec = end_sec
         directory.mkdir()
         config = directory / "config.yaml"
         config.write_text(settings)
@@ -43,9 +53,9 @@ class Guard:
         with self._said.open("w") as said:
             self._process = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "logindguard"),
+                    *("setpriv", "--pdeathsig", "TERM", sys.executable, *program),
                     *("--config", str(config), "--runtime-directory", str(directory / "run")),
-                    *("--bus-address", f"unix:path={directory}/no-bus", "--json"),
+                    *("--bus-address", bus_address or f"unix:path={directory}/no-bus", "--json"),
                 ],
                 cwd=CHECKOUT,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -67,7 +77,7 @@ class Guard:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_SEC)
+            self._process.wait(self._end_sec)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -79,6 +89,10 @@ class Guard:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._entries.append(json.loads(line))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def mode(self) -> tuple[Mode, str]:
         """The mode that it works in and why; from then on it hears of teardowns. Raises GuardFailed."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from logindguard.kernel.cgroupfs import Hierarchy, detect
 from logindguard.kernel.v1_stat import read_stat
+from tests.bench.meter import Meter
 from tests.conftest import Tell
 from tests.lab.leak import PAGE_BYTES, dying, leaked
 from tests.lab.neighbour import neighbour
@@ -61,49 +59,6 @@ def cache_bytes(cgroup: Path) -> int:
     """Of the whole subtree, in which nobody lives: of the dying."""
     with Hierarchy(1, cgroup).open("/") as opened:
         return read_stat(opened).total.cache
-
-
-class Meter:
-    """CPU time of a process while a block runs: the most in any second of it, by thread and in all."""
-
-    def __init__(self, pid: int) -> None:
-        self._tasks = Path(f"/proc/{pid}/task")
-        self._main = str(pid)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.workers_usec = 0  # all threads but the event loop's
-        self.process_usec = 0
-        self.total_usec = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _read(self) -> tuple[int, int]:
-        """What its threads used since they began: the event loop's, all others'; microseconds."""
-        used = {
-            task.name: int((task / "schedstat").read_text().split()[0]) // 1000
-            for task in self._tasks.iterdir()
-        }
-        return used.pop(self._main), sum(used.values())
-
-    def _run(self) -> None:
-        second: deque[tuple[float, int, int]] = deque()
-        first: int | None = None
-        while not self._over.wait(0.02):
-            loop_usec, workers_usec = self._read()
-            now = time.monotonic()
-            second.append((now, loop_usec, workers_usec))
-            while now - second[0][0] > 1:
-                second.popleft()
-            self.workers_usec = max(self.workers_usec, workers_usec - second[0][2])
-            self.process_usec = max(self.process_usec, loop_usec + workers_usec - sum(second[0][1:]))
-            first = loop_usec + workers_usec if first is None else first
-            self.total_usec = loop_usec + workers_usec - first
 
 
 @pytest.mark.timeout(360)

@@ -1,0 +1,145 @@
+"""One rival's turn: it works until all is released or nothing moves, and all is measured meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.meter import Meter, histogram, nth_percent, system_usec
+from tests.bench.result import Side, Value
+from tests.bench.rivals import Field, Rival, Work
+from tests.demo.host import Host
+from tests.demo.progress import Progress
+from tests.lab.leak import dying
+
+POLL_SEC = 0.2
+IDLE_SEC = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """What every bench is given. `scale` is 1 for what its bars are about."""
+
+    host: Host
+    progress: Progress
+    scale: float = 1.0
+    ours_alone: bool = False  # the whole machine, so that its caches may be dropped
+    sides: int = 0
+
+    def count(self, full: int, *, least: int = 1) -> int:
+        return max(least, round(full * self.scale))
+
+    @contextmanager
+    def field(self, rival: Rival) -> Iterator[Field]:
+        """A parent of its own for each side, without anything from the one before."""
+        self.sides += 1
+        name = f"side-{self.sides}"
+        place = self.host.work_dir / name
+        place.mkdir()
+        self.progress.now(f"{rival.name}: it is prepared")
+        yield Field(host=self.host, parent=self.host.parent(name), place=place)
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """What was measured from the start of a rival's work to its end."""
+
+    dying_before: int
+    dying_after: int = 0
+    wall_sec: float = 0.0
+    system_usec: int = 0
+    idle_percent: float = 0.0  # system time of the machine before it began
+    cpu_usec: int = 0
+    most_usec: int = 0  # of the workers, or of a rival that has none, in any second
+    work: Work = field(default_factory=Work)
+
+    def side(self, rival: Rival, **further: Value) -> Side:
+        calls = self.work.calls
+        figures: dict[str, Value] = {
+            "dying_before": self.dying_before,
+            "dying_after": self.dying_after,
+            "wall_sec": round(self.wall_sec, 1),
+            "cpu_msec": round(self.cpu_usec / 1000, 1),
+            "most_cpu_in_a_second_msec": round(self.most_usec / 1000, 1),
+            "system_of_host_msec": self.system_usec // 1000,
+            "system_of_host_before_percent": round(self.idle_percent, 1),
+            "calls": len(calls),
+        }
+        if calls:
+            figures |= {
+                "call_median_usec": round(nth_percent([each.cpu_usec for each in calls], 50)),
+                "longest_call_msec": max(each.wall_usec for each in calls) / 1000,
+            }
+        if self.work.shields_usec:
+            figures["longest_shield_msec"] = max(self.work.shields_usec) / 1000
+        return Side(
+            rival=rival.name, figures=figures | further, calls=histogram(each.cpu_usec for each in calls)
+        )
+
+
+def idle_percent() -> float:
+    before, started = system_usec(), time.monotonic()
+    time.sleep(IDLE_SEC)
+    return (system_usec() - before) / (time.monotonic() - started) / 10_000
+
+
+def take_turn(
+    bench: Bench,
+    on: Field,
+    rival: Rival,
+    *,
+    floor: int,
+    held: Callable[[], int] = lambda: 0,
+    still_sec: float = 15.0,
+    most_sec: float = 600.0,
+) -> Turn:
+    """Until no more than `floor` are dying and `held` says 0, or nothing has moved for `still_sec`."""
+    turn = Turn(dying_before=dying(on.parent), idle_percent=idle_percent())
+    with rival.at_work(on) as work:
+        turn.work = work
+        system, started = system_usec(), time.monotonic()
+        changed, low, moved = started, turn.dying_before, started
+        meter = Meter(work.pid) if work.pid else None
+        with meter or nullcontext():
+            while True:
+                now = time.monotonic()
+                count = dying(on.parent)
+                if count < low:
+                    low, moved = count, now
+                if (count <= floor and not held()) or now - moved > still_sec or now - started > most_sec:
+                    break
+                if now - changed > 1:
+                    changed = now
+                    bench.progress.now(f"{rival.name}: {count} dying after {now - started:.0f} s")
+                time.sleep(POLL_SEC)
+        # Nothing came of the last wait.
+        turn.wall_sec = (moved if count > floor else now) - started
+        turn.system_usec = system_usec() - system
+        turn.dying_after = count
+        if meter is not None:
+            turn.cpu_usec = meter.total_usec
+            turn.most_usec = meter.workers_usec or meter.process_usec
+    if work.cpu_usec is not None:
+        turn.cpu_usec = work.cpu_usec
+    bench.progress.step(
+        f"{rival.name}: {turn.dying_before} dying, {turn.dying_after} after {turn.wall_sec:.1f} s,"
+        f" CPU {turn.cpu_usec / 1000:.0f} ms, system time of the machine {turn.system_usec / 1000:.0f} ms"
+    )
+    for sentence in work.sentences[:1]:
+        bench.progress.step(f"logindguard: {sentence}")
+    return turn
+
+
+def settled(cgroup: Path) -> int:
+    """Dying memcgs once those of what went before have gone; on v1 of the whole machine."""
+    deadline = time.monotonic() + 60
+    count = dying(cgroup)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        last, count = count, dying(cgroup)
+        if abs(count - last) <= 2:
+            break
+    return count
