@@ -16,7 +16,8 @@ from tests.demo.progress import Progress
 from tests.lab.leak import dying
 
 POLL_SEC = 0.2
-IDLE_SEC = 2.0
+IDLE_SEC = 1.0
+STILL_SEC = 60.0  # pressure may pause the guard for long
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Turn:
             "system_of_host_msec": self.system_usec // 1000,
             "system_of_host_before_percent": round(self.idle_percent, 1),
             "calls": len(calls),
+            "pauses": self.work.pauses,
         }
         if calls:
             figures |= {
@@ -93,10 +95,11 @@ def take_turn(
     *,
     floor: int,
     held: Callable[[], int] = lambda: 0,
-    still_sec: float = 15.0,
+    still_sec: float | None = None,
     most_sec: float = 600.0,
 ) -> Turn:
-    """Until no more than `floor` are dying and `held` says 0, or nothing has moved for `still_sec`."""
+    """Until no more than `floor` are dying and `held` says 0, or none went for `still_sec` (STILL_SEC)."""
+    still_sec = STILL_SEC if still_sec is None else still_sec
     turn = Turn(dying_before=dying(on.parent), idle_percent=idle_percent())
     with rival.at_work(on) as work:
         turn.work = work

@@ -39,6 +39,7 @@ class Work:
     calls: list[Call] = field(default_factory=list)
     shields_usec: list[int] = field(default_factory=list)
     passes: list[tuple[int, int]] = field(default_factory=list)  # of the sweep: CPU usec, files read
+    pauses: int = 0  # by pressure
     sentences: list[str] = field(default_factory=list)
 
 
@@ -114,6 +115,7 @@ class Guarded:
         work.calls = [Call(*each) for each in timed["calls"]]
         work.shields_usec = timed["shields"]
         work.passes = [(cpu, files) for cpu, files in timed["passes"]]
+        work.pauses = sum("The sweep is paused" in message for message in guard.messages)
         work.sentences = list(guard.sentences())
 
 

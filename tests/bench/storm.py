@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.drive import Bench, Turn, settled, take_turn
+from tests.bench.drive import IDLE_SEC, Bench, Turn, settled, take_turn
 from tests.bench.result import Bar, Result, Side, load
 from tests.bench.rivals import FORCE_EMPTY, GUARD, GUARD_UNCAPPED, NO_GUARD, Rival
 from tests.lab.leak import PAGE_BYTES, leaked
@@ -40,7 +40,7 @@ def one(bench: Bench, rival: Rival, count: int) -> tuple[Turn, Side]:
                 rival,
                 floor=floor + OTHERS,
                 held=lambda: bench.host.held_by_dying_bytes(on.parent),
-                still_sec=3 if rival is NO_GUARD else 60,
+                still_sec=IDLE_SEC if rival is NO_GUARD else None,
                 most_sec=1800,
             )
             left_bytes = bench.host.held_by_dying_bytes(on.parent)

@@ -110,6 +110,11 @@ class Guard:
     def records(self) -> list[ReclaimRecord]:
         return [from_fields(entry) for entry in self._told()]
 
+    @property
+    def messages(self) -> list[str]:
+        """All that it told, in order."""
+        return [entry["MESSAGE"] for entry in list(self._entries)]
+
     def sentences(self) -> tuple[str, ...]:
         """Of the records, the one with the largest release first."""
         told = sorted(self._told(), key=lambda entry: -int(entry["LOGINDGUARD_FREED_BYTES"]))
