@@ -11,7 +11,8 @@ Hard facts (mm/memcontrol.c, measured on 6.1 and 6.12):
   grows needs head-room: twice its usage plus 64 MiB lost no page, once its usage
   lost 134.
 - systemd writes `memory.min` too (set-property, daemon-reload). What does not hold
-  our value any more is not ours to restore.
+  our value any more is not ours to restore. Nothing compares and sets in one go, so
+  each value is looked at again right before it is written.
 - SIGKILL can come between any two lines here. So the ledger is written, by
   rename, before the kernel is touched, and emptied after it was put back; one
   flock is held for the whole window, which the kernel drops with the process.
@@ -34,10 +35,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from .cgroupfs import MAX_DEPTH, PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
+from .cgroupfs import (
+    MAX_DEPTH,
+    PAGE_BYTES,
+    Cgroup,
+    CgroupGone,
+    Hierarchy,
+    KernelError,
+    Unsupported,
+    is_cgroup_path,
+)
 
 FILES = ("memory.min", "memory.swap.max", "memory.swappiness")  # the last two by noswap.py
 _LOCK_POLL_SEC = 0.005
+_RACES = 5  # in which others changed a value between our look at it and our write, one after the other
 
 
 class LedgerError(Exception):
@@ -53,6 +64,16 @@ class Entry:
     old_bytes: int | None
     ours_bytes: int | None
     file: str = "memory.min"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no window writes: what was read back may be anybody's edit."""
+        sizes = (self.old_bytes, self.ours_bytes)
+        if not (type(self.inode) is int and all(size is None or type(size) is int for size in sizes)):
+            raise ValueError("an inode and sizes are whole numbers")
+        if not is_cgroup_path(self.path) or any(size is not None and size < 0 for size in sizes):
+            raise ValueError("not a cgroup, or a size below 0")
+        if self.file not in FILES:
+            raise ValueError(f"{self.file!s:.40} is no file that the guard changes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +144,10 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """Raise LedgerError on a ledger that is not one; it is written whole, so that is nobody's crash."""
         try:
-            entries = [Entry(**entry) for entry in json.loads(self.path.read_text())]
-            if strange := {str(entry.file) for entry in entries} - {*FILES}:
-                raise ValueError(f"{', '.join(strange)} is no file that the guard changes")
-            return entries
+            return [Entry(**entry) for entry in json.loads(self.path.read_text())]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise LedgerError(f"{self.path}: {error}") from error
 
     def write(self, entries: list[Entry]) -> None:
@@ -170,20 +188,31 @@ class Shield:
         On any error nothing more may be reclaimed: what is covered is put back
         on the way out, the rest was never covered.
         """
-        wanted = list(self._uncovered(self._target))
-        if not wanted:
-            return
-        self._entries += wanted  # an older value stays in: SIGKILL may come before the newer one is set
-        self._latest |= {entry.inode: entry for entry in wanted}
-        self._ledger.write(self._entries)
-        for entry in wanted:
-            try:
-                with self._open(entry) as cgroup:
-                    cgroup.set_memory_limit(entry.file, entry.ours_bytes)
-            except CgroupGone:
-                continue
+        for _ in range(_RACES):
+            wanted = list(self._uncovered(self._target))
+            if not wanted:
+                return
+            # Older values stay in: SIGKILL may come before the newer ones are set.
+            self._entries += [entry for entry, _ in wanted]
+            self._ledger.write(self._entries)
+            if all(self._set(entry, held_bytes) for entry, held_bytes in wanted):
+                return
+        raise KernelError(self._target.path, "memory.min", "others change it below here all the time")
 
-    def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[Entry]:
+    def _set(self, entry: Entry, held_bytes: int | None) -> bool:
+        """Whether it is covered, or gone; not where somebody wrote another value meanwhile."""
+        try:
+            with self._open(entry) as cgroup:
+                if cgroup.memory_limit(entry.file) != held_bytes:
+                    return False
+                self._latest[entry.inode] = entry
+                cgroup.set_memory_limit(entry.file, entry.ours_bytes)
+        except CgroupGone:
+            pass
+        return True
+
+    def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[tuple[Entry, int | None]]:
+        """What is to be written, each with the value that is there now."""
         if depth > MAX_DEPTH:
             raise KernelError(parent.path, "", "nested too deep to be shielded")
         for child in parent.children():
@@ -192,12 +221,13 @@ class Shield:
                     yield from self._uncovered(child, depth + 1)
                 current_bytes, held_bytes = child.memory_current(), child.memory_limit("memory.min")
                 known = self._latest.get(child.inode)
-                if known is not None and (
-                    held_bytes != known.ours_bytes  # somebody else's by now
-                    or (known.ours_bytes or 0) >= current_bytes + self._margin_bytes // 2
-                ):
-                    continue
-                old_bytes = held_bytes if known is None else known.old_bytes
+                ours = known is not None and held_bytes == known.ours_bytes
+                if known is not None and ours:
+                    if (known.ours_bytes or 0) >= current_bytes + self._margin_bytes // 2:
+                        continue
+                    old_bytes = known.old_bytes
+                else:  # systemd's or the administrator's, perhaps written in this very window: that one stays
+                    old_bytes = held_bytes
                 ours_bytes = 2 * current_bytes + self._margin_bytes
             except CgroupGone:
                 continue
@@ -206,21 +236,22 @@ class Shield:
                     raise
                 continue
             ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
+            ours_bytes |= PAGE_BYTES  # an odd number of them: nobody else's 64M shall look like ours
             if held_bytes is not None and held_bytes < ours_bytes:  # else the administrator's covers it
-                yield Entry(child.inode, child.path, old_bytes, ours_bytes)
+                yield Entry(child.inode, child.path, old_bytes, ours_bytes), held_bytes
 
     def lower(self) -> None:
         """Put everything back and empty the ledger; what the kernel refuses stays in it and is raised."""
         left: list[Entry] = []
         refusal: KernelError | None = None
-        for entry in self._entries:
+        for entry in reversed(self._entries):  # else an older one of the same value would be put back
             try:
                 with self._open(entry) as cgroup:
                     put_back(cgroup, entry)
             except CgroupGone:
                 continue
             except KernelError as error:
-                left.append(entry)
+                left.insert(0, entry)
                 refusal = error
         self._entries.clear()
         self._latest.clear()
@@ -272,7 +303,7 @@ def restore_locked(hierarchy: Hierarchy, ledger: Ledger) -> Restored:
     restored = not_ours = gone = 0
     left: list[Entry] = []
     refusal: KernelError | None = None
-    for entry in entries:
+    for entry in reversed(entries):
         try:
             with hierarchy.open(entry.path) as cgroup:
                 if put_back(cgroup, entry):
@@ -283,7 +314,7 @@ def restore_locked(hierarchy: Hierarchy, ledger: Ledger) -> Restored:
             gone += 1
         except KernelError as error:
             refusal = error
-            left.append(entry)
+            left.insert(0, entry)
     ledger.write(left)
     if refusal is not None:
         raise LedgerError(f"{len(left)} of {len(entries)} values could not be put back: {refusal}")

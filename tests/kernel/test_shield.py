@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logindguard.kernel.cgroupfs import Cgroup, CgroupGone, KernelRefused
+from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, KernelError, KernelRefused
 from logindguard.kernel.shield import Entry, Ledger, LedgerError, Restored, Shield, put_back, restore
 from tests.kernel.conftest import Tree
 from tests.unit.fake_cgroupfs import FakeTree
@@ -52,7 +52,7 @@ def test_covers_twice_the_usage(tmp_path: Path, ledger: Ledger) -> None:
     tree.add("/a", current=100 << 20)
     with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
         raised.raise_()
-        assert int(tree.memory_min("/a")) == (200 << 20) + MARGIN_BYTES
+        assert int(tree.memory_min("/a")) == (200 << 20) + MARGIN_BYTES + PAGE_BYTES
 
 
 def test_late_born_are_covered_by_the_next_call(tree: Tree, ledger: Ledger) -> None:
@@ -71,10 +71,10 @@ def test_what_outgrows_its_shield_is_covered_anew(tmp_path: Path, ledger: Ledger
     current = tree.add("/a") / "memory.current"
     with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
         raised.raise_()
-        assert int(tree.memory_min("/a")) == MARGIN_BYTES
+        assert int(tree.memory_min("/a")) == MARGIN_BYTES + PAGE_BYTES
         current.write_text(str(300 << 20))
         raised.raise_()
-        assert int(tree.memory_min("/a")) == (600 << 20) + MARGIN_BYTES
+        assert int(tree.memory_min("/a")) == (600 << 20) + MARGIN_BYTES + PAGE_BYTES
         assert [entry.old_bytes for entry in ledger.entries()] == [0, 0]  # SIGKILL may come in between
         assert len(raised) == 1
     assert tree.memory_min("/a") == "0"
@@ -100,6 +100,77 @@ def test_a_value_written_meanwhile_stands(tree: Tree, ledger: Ledger) -> None:
         raised.raise_()
         (tree.directory("/a") / "memory.min").write_text("8192")
     assert tree.memory_min("/a") == "8192"
+
+
+def test_a_value_written_meanwhile_is_covered_and_put_back(tree: Tree, ledger: Ledger) -> None:
+    """Else live page cache would be reclaimed from there on; and never the value from before it."""
+    tree.add("/a")
+    for end in ("lower", "restore"):
+        (tree.directory("/a") / "memory.min").write_text("0")
+        with tree.hierarchy.open("/") as target:
+            raised = shield(ledger, target)
+            raised.raise_()
+            (tree.directory("/a") / "memory.min").write_text("8192")  # as systemd does at a daemon-reload
+            raised.raise_()
+            assert int(tree.memory_min("/a")) >= MARGIN_BYTES
+            assert [entry.old_bytes for entry in ledger.entries()] == [0, 8192]
+            if end == "lower":
+                raised.lower()
+            else:
+                assert restore(tree.hierarchy, ledger) == Restored(restored=1, not_ours=1)
+        assert tree.memory_min("/a") == "8192"
+
+
+def test_a_value_written_between_our_look_and_our_write_stands(
+    tree: Tree, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("/a")
+    write = Ledger.write
+    once = ["8192"]
+
+    def slow(ledger: Ledger, entries: list[Entry]) -> None:
+        write(ledger, entries)
+        if entries and once:
+            (tree.directory("/a") / "memory.min").write_text(once.pop())
+
+    monkeypatch.setattr(Ledger, "write", slow)
+    with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
+        raised.raise_()
+        assert int(tree.memory_min("/a")) >= MARGIN_BYTES
+    assert tree.memory_min("/a") == "8192"
+
+
+def test_who_changes_it_all_the_time_ends_the_window(
+    tree: Tree, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("/a")
+    write = Ledger.write
+    values = iter(range(1, 100))
+
+    def slow(ledger: Ledger, entries: list[Entry]) -> None:
+        write(ledger, entries)
+        (tree.directory("/a") / "memory.min").write_text(str(next(values) * PAGE_BYTES))
+
+    monkeypatch.setattr(Ledger, "write", slow)
+    with (
+        tree.hierarchy.open("/") as target,
+        pytest.raises(KernelError, match="others change it"),
+        shield(ledger, target) as raised,
+    ):
+        raised.raise_()
+    assert int(tree.memory_min("/a")) < 100 * PAGE_BYTES
+
+
+@pytest.mark.parametrize("own", ["0", str(64 << 20)])
+def test_what_an_administrator_writes_by_hand_is_never_taken_for_ours(
+    tree: Tree, ledger: Ledger, own: str
+) -> None:
+    tree.add("/a")
+    with tree.hierarchy.open("/") as target:
+        killed(ledger, target)
+    (tree.directory("/a") / "memory.min").write_text(own)
+    assert restore(tree.hierarchy, ledger) == Restored(not_ours=1)
+    assert tree.memory_min("/a") == own
 
 
 def test_a_removed_child_is_forgotten_and_its_path_left_alone(tree: Tree, ledger: Ledger) -> None:
@@ -228,14 +299,25 @@ def test_restore_waits_for_the_window_to_close(tree: Tree, ledger: Ledger) -> No
     assert tree.memory_min("/a") == "0"
 
 
-ANOTHER_FILE = (
-    '[{"inode": 1, "path": "/a", "old_bytes": 0, "ours_bytes": 1, "file": "../../../proc/sys/kernel/x"}]'
+def entries_of(name: str, *values: object) -> list[str]:
+    """Ledgers of one entry, in which that field is none that a window writes."""
+    entry = {"inode": 1, "path": "/a", "old_bytes": 0, "ours_bytes": 1}
+    return [json.dumps([entry | {name: value}]) for value in values]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[1]", '[{"inode": 1}]', '"x"', "[" * 100_000, "\udcff"),
+        *entries_of("file", "../../../proc/sys/kernel/x", "memory.max", 1, [], ""),
+        *entries_of("path", "a", "", "/../a", "/a/..", "/a//b", "/a\0b", 1, None),
+        *entries_of("inode", "1", None, 1.5, True),
+        *entries_of("old_bytes", "0", -1, 1.0, []),
+        *entries_of("more", 1),
+    ],
 )
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"inode": 1}]', '"x"', ANOTHER_FILE])
 def test_a_strange_ledger_is_named(tree: Tree, ledger: Ledger, text: str) -> None:
-    ledger.path.write_text(text)
+    ledger.path.write_text(text, errors="surrogateescape")
     with pytest.raises(LedgerError, match="ledger"):
         restore(tree.hierarchy, ledger)
 

@@ -262,7 +262,7 @@ def test_a_window_first_puts_back_what_an_older_one_left(tree: FakeTree, proc: P
     ours = backend(tree, proc, tmp_path)
     with tree.hierarchy.open("/") as target:
         Shield(ours._ledger, target, recursiveprot=True, margin_bytes=64 * MIB).raise_()
-    assert tree.memory_min("/a") == str(64 * MIB)
+    assert int(tree.memory_min("/a")) > 64 * MIB
     plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=1, write_usec=1, reason="")
     window = ours.reclaim(ours.read("/a").residue, plan, lambda: False)
     assert (window.writes, window.shielded) == (1, 1)
