@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ ROOT_INODE = 1  # kernfs numbers from there, on v1 and on v2
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 1 << 16  # more than any control file that is read here, in one system call
+_TOO_MUCH = 1 << 63  # what PAGE_COUNTER_MAX is below, in bytes; a counter beyond it is a broken reading
 
 
 class KernelError(Exception):
@@ -160,7 +161,7 @@ class Cgroup:
 
     def read(self, file: str) -> str:
         with self.errors(file):
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 parts = []
                 while part := os.read(fd, _READ_BYTES):
@@ -171,7 +172,7 @@ class Cgroup:
 
     def write(self, file: str, value: str) -> None:
         with self.errors(file):
-            fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 os.write(fd, value.encode("ascii"))
             finally:
@@ -179,14 +180,23 @@ class Cgroup:
 
     # Typed readings, each file name once.
 
-    def _number(self, file: str, text: str) -> int:
+    def number(self, file: str, text: str) -> int:
+        """Raises BadReading for what is no count that a kernel could mean."""
         try:
             number = int(text)
         except ValueError:
             number = -1
-        if number < 0:
-            raise BadReading(self.path, file, f"not a number of bytes: {text[:40]!r}")
+        if not 0 <= number < _TOO_MUCH:
+            raise BadReading(self.path, file, f"not a number that can be: {text[:40]!r}")
         return number
+
+    def numbers(self, file: str, keys: Iterable[str]) -> list[int]:
+        """The values of these keys of a file of "key value" lines. Raises BadReading where one is missing."""
+        keyed = self.keyed(file)
+        try:
+            return [self.number(file, keyed[key]) for key in keys]
+        except KeyError as error:
+            raise BadReading(self.path, file, f"no key {error.args[0]}") from error
 
     def keyed(self, file: str) -> dict[str, str]:
         words = self.read(file).split()
@@ -194,27 +204,18 @@ class Cgroup:
 
     def dying(self, key: str = "nr_dying_descendants") -> int:
         """Removed but still pinned below here (cgroup.stat, 4.14+; per subsystem 6.12+)."""
-        keyed = self.keyed("cgroup.stat")
-        if key not in keyed:
-            raise BadReading(self.path, "cgroup.stat", f"no key {key}")
-        return self._number("cgroup.stat", keyed[key])
+        return self.numbers("cgroup.stat", [key])[0]
 
     def memory_stat(self) -> MemoryStat:
-        keyed = self.keyed("memory.stat")
-        try:
-            return MemoryStat(*(int(keyed[key]) for key in _MEMORY_STAT_KEYS))
-        except KeyError as error:
-            raise BadReading(self.path, "memory.stat", f"no key {error.args[0]}") from error
-        except ValueError as error:
-            raise BadReading(self.path, "memory.stat", str(error)) from error
+        return MemoryStat(*self.numbers("memory.stat", _MEMORY_STAT_KEYS))
 
     def memory_current(self) -> int:
-        return self._number("memory.current", self.read("memory.current"))
+        return self.number("memory.current", self.read("memory.current"))
 
     def memory_limit(self, file: str) -> int | None:
         """memory.min, .max, .high or .swap.max in bytes, or memory.swappiness of v1; None is "max"."""
         text = self.read(file).strip()
-        return None if text == "max" else self._number(file, text)
+        return None if text == "max" else self.number(file, text)
 
     def set_memory_limit(self, file: str, value: int | None) -> None:
         self.write(file, "max" if value is None else str(value))
@@ -228,6 +229,13 @@ class Cgroup:
 
     def controllers_below(self) -> frozenset[str]:
         return frozenset(self.read("cgroup.subtree_control").split())
+
+
+def is_cgroup_path(path: object) -> bool:
+    """Whether it is "/" or an absolute path of names: no empty one, no "." or "..", no NUL."""
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        return False
+    return path == "/" or not {"", ".", ".."} & {*path[1:].split("/")}
 
 
 def join(path: str, name: str) -> str:
@@ -254,9 +262,9 @@ class Hierarchy:
 
     def open(self, path: str) -> Cgroup:
         """Open by cgroup path. `path` comes from readings, never from a user; still no `..`."""
-        parts = path[1:].split("/") if path != "/" else []
-        if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        if not is_cgroup_path(path):
             raise ValueError(f"not a cgroup path: {path!r}")
+        parts = path[1:].split("/") if path != "/" else []
         try:
             fd = os.open(self.mount.joinpath(*parts), _OPEN_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cgroupfs import BadReading
+
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
@@ -25,24 +27,30 @@ class HostMemory:
 
 
 def read_host_memory(proc: Path = Path("/proc")) -> HostMemory:
-    """One reading; raises OSError or ValueError only where procfs itself is broken."""
+    """One reading; raises OSError or BadReading only where procfs itself is broken."""
     fields: dict[str, int] = {}
-    for line in (proc / "meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name in ("MemFree", "MemAvailable", "SwapTotal"):
-            fields[name] = int(rest.split()[0]) << 10
+    try:
+        for line in (proc / "meminfo").read_text(errors="replace").splitlines():
+            name, _, rest = line.partition(":")
+            if name in ("MemFree", "MemAvailable", "SwapTotal"):
+                fields[name] = int(rest.split()[0]) << 10
+    except (ValueError, IndexError) as error:
+        raise BadReading(str(proc), "meminfo", str(error)) from error
     return HostMemory(
         free_bytes=fields.get("MemFree", 0),
         available_bytes=fields.get("MemAvailable", 0),
-        swap_on=fields.get("SwapTotal", 0) > 0,
+        swap_on=fields.get("SwapTotal", 1) > 0,  # where it is not told, nothing is risked
         memory_some_percent=some_percent("memory", proc),
     )
 
 
 def some_percent(resource: str, proc: Path = Path("/proc")) -> float | None:
-    """`some avg10` of "memory", "cpu" or "io"; None where the kernel does not measure it."""
+    """`some avg10` of "memory", "cpu" or "io"; None where the kernel does not measure it.
+
+    What cannot be read as a number is as much as can be: who asks holds back then.
+    """
     try:
-        text = (proc / "pressure" / resource).read_text()
+        text = (proc / "pressure" / resource).read_text(errors="replace")
     except OSError:
         return None
     for line in text.splitlines():
@@ -50,5 +58,13 @@ def some_percent(resource: str, proc: Path = Path("/proc")) -> float | None:
         if words and words[0] == "some":
             for word in words[1:]:
                 if word.startswith("avg10="):
-                    return float(word.removeprefix("avg10="))
+                    return _percent(word.removeprefix("avg10="))
     return None
+
+
+def _percent(text: str) -> float:
+    try:
+        percent = float(text)
+    except ValueError:
+        return 100.0
+    return percent if 0 <= percent <= 100 else 100.0

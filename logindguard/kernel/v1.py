@@ -262,7 +262,7 @@ class V1Backend(Confined):
     def _slice(self, target: Cgroup, slice_usec: int, slices: _Slices) -> bool:
         """Whether force_empty came to its end by itself."""
         with target.errors(_FILE):
-            fd = os.open(_FILE, os.O_WRONLY | os.O_CLOEXEC, dir_fd=target.fd)
+            fd = os.open(_FILE, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target.fd)
             try:
                 started = time.monotonic_ns()
                 ended = self._interrupter.write(fd, _VALUE.encode(), slice_usec)

@@ -16,15 +16,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .cgroupfs import Hierarchy
+from .cgroupfs import BadReading, Hierarchy
 
 
 def total_dying(hierarchy: Hierarchy, proc: Path = Path("/proc")) -> int:
-    """Dying memcgs of the whole hierarchy; right only where the mount shows all of it. Raises OSError."""
-    for line in (proc / "cgroups").read_text().splitlines():
+    """Dying memcgs of the whole hierarchy; right only where the mount shows all of it.
+
+    Raises OSError and BadReading.
+    """
+    for line in (proc / "cgroups").read_text(errors="replace").splitlines():
         words = line.split()
-        if words[0] == "memory":
-            return max(0, int(words[2]) - _directories(hierarchy.mount))
+        if words[:1] == ["memory"]:
+            try:
+                return max(0, int(words[2]) - _directories(hierarchy.mount))
+            except (ValueError, IndexError) as error:
+                raise BadReading(str(proc), "cgroups", str(error)) from error
     return 0
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import Residue
-from .cgroupfs import MAX_DEPTH, PAGE_BYTES, BadReading, Cgroup, CgroupGone
+from .cgroupfs import MAX_DEPTH, PAGE_BYTES, Cgroup, CgroupGone
 
 NOISE_BYTES = 128 << 10
 _LARGEST_FOLIO_PAGES = PAGE_BYTES // 8  # of a huge page: one page of table entries
@@ -70,23 +70,13 @@ class MemoryStat1:
 
 def read_stat(cgroup: Cgroup) -> MemoryStat1:
     """Raises CgroupGone, and BadReading where a key is missing."""
-    keyed = cgroup.keyed("memory.stat")
-    try:
-        local, total = (Counters(*(int(keyed[prefix + key]) for key in _KEYS)) for prefix in ("", "total_"))
-    except KeyError as error:
-        raise BadReading(cgroup.path, "memory.stat", f"no key {error.args[0]}") from error
-    except ValueError as error:
-        raise BadReading(cgroup.path, "memory.stat", str(error)) from error
-    return MemoryStat1(local, total)
+    numbers = cgroup.numbers("memory.stat", [prefix + key for prefix in ("", "total_") for key in _KEYS])
+    return MemoryStat1(Counters(*numbers[: len(_KEYS)]), Counters(*numbers[len(_KEYS) :]))
 
 
 def usage_bytes(cgroup: Cgroup) -> int:
     """What is charged to the subtree, kernel memory included; exact but for the CPUs' charge stocks."""
-    text = cgroup.read("memory.usage_in_bytes")
-    try:
-        return int(text)
-    except ValueError as error:
-        raise BadReading(cgroup.path, "memory.usage_in_bytes", str(error)) from error
+    return cgroup.number("memory.usage_in_bytes", cgroup.read("memory.usage_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A cgroup tree of plain files, for what the real one cannot be made to do at will.
 
-tests/kernel/v2/test_contract.py holds it to the real one.
+tests/kernel/test_contract.py holds it to the real one.
 """
 
 from __future__ import annotations
