@@ -1,0 +1,39 @@
+"""The last result of each full run, kept in docs/faults.json with its date and commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+FILE = CHECKOUT / "docs/faults.json"
+
+Keep = Callable[[str, Mapping[str, object]], None]
+
+
+def keep_result(name: str, figures: Mapping[str, object]) -> None:
+    """Replaces what the file has under `name`; other names stay."""
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    kept[name] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "machine": f"Linux {os.uname().release}, {os.cpu_count()} CPUs",
+        **figures,
+    }
+    FILE.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def _commit() -> str:
+    """Empty outside a git checkout."""
+    told = subprocess.run(
+        ["git", "-c", f"safe.directory={CHECKOUT}", "describe", "--always", "--dirty"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip()
