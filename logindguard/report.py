@@ -37,41 +37,43 @@ class Report:
         return course(self.samples, self.begin_usec, self.end_usec, value, parts)
 
 
-def compose(
-    records: Collection[ReclaimRecord],
-    samples: Iterable[Sample],
-    *,
-    begin_usec: int,
-    end_usec: int,
-    dying: Mapping[str, int] | int,
-    reasons: Mapping[str, str],
-    residue_bytes: int,
-    timers: Collection[str] = (),
-) -> Report:
-    """Records and samples oldest first; `dying` and `reasons` as Blame.close takes them, as of now."""
-    totals = Statistics()
-    for record in records:
-        totals.book(record)
-    owners: dict[By, Sequence[tuple[str, Account]]] = {}
-    teardowns = 0
-    for by in OWNERS:
-        blame = Blame(owner_by(by, timers), stranger_by(by))
-        blame.book_all(records)
-        blame.close(dying, reasons)
-        owners[by] = blame.ranked()[:MOST_OWNERS]
-        teardowns = blame.teardowns
-        if by is By.TRIGGER:
-            totals.teardowns = Counter({owner: each.teardowns for owner, each in blame.accounts.items()})
-    return Report(
-        begin_usec=begin_usec,
-        end_usec=end_usec,
-        samples=tuple(sample for sample in samples if begin_usec <= sample.realtime_usec <= end_usec),
-        dying=dying if isinstance(dying, int) else sum(dying.values()),
-        residue_bytes=residue_bytes,
-        teardowns=teardowns,
-        totals=totals,
-        owners=owners,
-    )
+class Books:
+    """What a report says of records, booked one by one, oldest first."""
+
+    def __init__(self, timers: Collection[str] = ()) -> None:
+        self._totals = Statistics()
+        self._blames = {by: Blame(owner_by(by, timers), stranger_by(by)) for by in OWNERS}
+
+    def book(self, record: ReclaimRecord) -> None:
+        self._totals.book(record)
+        for blame in self._blames.values():
+            blame.book(record)
+
+    def close(
+        self,
+        samples: Iterable[Sample],
+        *,
+        begin_usec: int,
+        end_usec: int,
+        dying: Mapping[str, int] | int,
+        reasons: Mapping[str, str],
+        residue_bytes: int,
+    ) -> Report:
+        """Samples oldest first; `dying` and `reasons` as Blame.close takes them, as of now."""
+        for blame in self._blames.values():
+            blame.close(dying, reasons)
+        triggers = self._blames[By.TRIGGER]
+        self._totals.teardowns = Counter({who: each.teardowns for who, each in triggers.accounts.items()})
+        return Report(
+            begin_usec=begin_usec,
+            end_usec=end_usec,
+            samples=tuple(sample for sample in samples if begin_usec <= sample.realtime_usec <= end_usec),
+            dying=dying if isinstance(dying, int) else sum(dying.values()),
+            residue_bytes=residue_bytes,
+            teardowns=triggers.teardowns,
+            totals=self._totals,
+            owners={by: blame.ranked()[:MOST_OWNERS] for by, blame in self._blames.items()},
+        )
 
 
 def course(

@@ -65,6 +65,8 @@ def printable(text: str) -> str:
     Control, format and separator characters but the space, and bytes that are no UTF-8, become
     backslash escapes. Backslashes stay: unit names are full of them.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from logindguard.ctl.past import to_record
 from logindguard.ctl.report_page import page
 from logindguard.ctl.terminal import Colour
-from logindguard.report import compose
+from logindguard.report import Books
 from tests.ctl.fake_service import GIB, MIB, NOW_USEC, RECORDS, RESIDUES, SEC
 from tests.ctl.past import samples
 
@@ -84,9 +84,11 @@ def take(document: str, name: str, width: int, height: int, *options: str) -> No
 def report_page() -> str:
     """The week of tests/ctl/past.py."""
     begin_usec = NOW_USEC - 7 * 86_400 * SEC
-    records = [to_record(row) for row in reversed(RECORDS) if row["realtime_usec"] >= begin_usec]
-    report = compose(
-        records,
+    books = Books()
+    for row in reversed(RECORDS):
+        if row["realtime_usec"] >= begin_usec:
+            books.book(to_record(row))
+    report = books.close(
         samples(),
         begin_usec=begin_usec,
         end_usec=NOW_USEC,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import fields
 from typing import Any
 
 from ..model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
@@ -14,27 +17,93 @@ from .context import Context
 MAX_SEC = 60.0  # for a journal of years
 
 
-async def records(context: Context, since_usec: int = 0) -> list[ReclaimRecord]:
-    """Oldest first. Failure where neither can be asked. What was not read whole is said so."""
-    if context.world.history is None:
-        return await _of_service(context, since_usec)
+async def book(context: Context, since_usec: int, take: Callable[[ReclaimRecord], None]) -> None:
+    """`take` gets each record since then, oldest first. Failure where neither can be asked."""
+    history = context.world.history
+    stop = threading.Event()
+
+    def read() -> bool:
+        record = None
+        for record in history.each(since_usec=since_usec) if history else ():
+            take(record)
+            if stop.is_set():
+                break
+        return record is not None
+
     try:
-        found = await asyncio.to_thread(context.world.history.find, since_usec=since_usec, max_sec=MAX_SEC)
+        if await asyncio.to_thread(read):
+            return
     except HistoryUnavailable as error:
         context.out.note(f"{error} The service is asked.")
-        return await _of_service(context, since_usec)
+        history = None
+    finally:
+        stop.set()
+    if history is None:
+        rows = await _of_service(context, since_usec, 0)
+    else:  # a host without journald: the service remembers the last ones
+        rows = []
+        with suppress(ServiceAbsent):
+            rows = await _of_service(context, since_usec, 0)
+    for row in reversed(rows):
+        take(to_record(row))
+
+
+async def rows(
+    context: Context,
+    since_usec: int,
+    until_usec: int,
+    *,
+    most: int | None = None,
+    wanted: Callable[[Record], bool] | None = None,
+) -> list[Record]:
+    """Newest first, with the keys of ListReclaims. What was not read whole is said so."""
+    history = context.world.history
+    if history is None:
+        return await _of_service(context, since_usec, until_usec, most=most, wanted=wanted)
+    try:
+        found = await asyncio.to_thread(
+            history.find,
+            since_usec=since_usec,
+            until_usec=until_usec,
+            limit=most or 0,
+            wanted=(lambda record: wanted(to_row(record))) if wanted else (lambda record: True),
+            max_sec=MAX_SEC,
+        )
+    except HistoryUnavailable as error:
+        context.out.note(f"{error} The service is asked.")
+        return await _of_service(context, since_usec, until_usec, most=most, wanted=wanted)
     if not found.complete:
         context.out.note("The journal was not read to its beginning, which takes long: use --since=.")
-    if not found.records:  # a host without journald: the service remembers the last ones
+    if not found.records:
         with suppress(ServiceAbsent):
-            return await _of_service(context, since_usec)
-    return found.records[::-1]
+            return await _of_service(context, since_usec, until_usec, most=most, wanted=wanted)
+    return [to_row(record) for record in found.records]
 
 
-async def _of_service(context: Context, since_usec: int) -> list[ReclaimRecord]:
+async def _of_service(
+    context: Context,
+    since_usec: int,
+    until_usec: int,
+    *,
+    most: int | None = None,
+    wanted: Callable[[Record], bool] | None = None,
+) -> list[Record]:
     with closing(await context.service()) as service:
-        rows = await service.reclaims(since_usec)
-    return [to_record(row) for row in reversed(rows)]
+        return await service.reclaims(since_usec, until_usec, most=most, wanted=wanted)
+
+
+def to_row(record: ReclaimRecord) -> Record:
+    """As ListReclaims would give it."""
+    row = {name: value for name in _RECORD if (value := getattr(record, name)) is not None}
+    row["teardowns"] = [
+        {name: value for name in _TEARDOWN if (value := getattr(teardown, name)) is not None}
+        for teardown in record.teardowns
+    ]
+    return row
+
+
+_RECORD = tuple(item.name for item in fields(ReclaimRecord))
+_TEARDOWN = tuple(item.name for item in fields(Teardown))
 
 
 def to_record(row: Record) -> ReclaimRecord:

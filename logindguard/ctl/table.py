@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..text import counted
 from .terminal import Colour, Terminal, ellipsize, width
@@ -22,8 +23,7 @@ class Column:
     nothing: str = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     text: str
     colour: Colour | None = None
 
@@ -95,10 +95,13 @@ def _fit(widths: list[int], columns: Sequence[Column], available: int) -> None:
 
 def _line(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> str:
     parts = []
-    for at, (column, cell) in enumerate(zip(columns, row, strict=True)):
-        text = ellipsize(cell.text, widths[at], keep_end=column.keep_end) if column.shrink else cell.text
-        gap = " " * (widths[at] - width(text))
-        last = at == len(columns) - 1
-        painted = terminal.paint(text, cell.colour)
-        parts.append(gap + painted if column.right else painted + ("" if last else gap))
+    for column, cell, room in zip(columns, row, widths, strict=True):
+        text, colour = cell
+        taken = width(text)
+        if taken > room:
+            text = ellipsize(text, room, keep_end=column.keep_end)
+            taken = width(text)
+        gap = " " * (room - taken)
+        painted = terminal.paint(text, colour)
+        parts.append(gap + painted if column.right else painted + gap)
     return " ".join(parts).rstrip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any
@@ -30,16 +30,22 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _member(of: type[StrEnum]) -> Parser:
-    """One lookup instead of decoding and calling the enumeration: a history has 100,000 records."""
-    known = {form: member for member in of for form in (str(member), str(member).encode())}
-    return lambda value: known.get(value) or of(_text(value))
+class _Members(dict[Any, Any]):
+    """Of an enumeration, by str and bytes: one lookup, since a history has 100,000 records."""
+
+    def __init__(self, of: type[StrEnum]) -> None:
+        super().__init__({form: member for member in of for form in (str(member), str(member).encode())})
+        self._of = of
+
+    def __missing__(self, value: object) -> StrEnum:
+        """Raises the ValueError of the enumeration, which names the value."""
+        return self._of(_text(value))
 
 
 _PARSERS: dict[str, Parser] = {
     "str": _text,
     "int": int,
-    **{of.__name__: _member(of) for of in (Way, Outcome, Mode, Phase, Source)},
+    **{of.__name__: _Members(of).__getitem__ for of in (Way, Outcome, Mode)},
 }
 _NAMES = {"id": "RECORD_ID", "residue_before_bytes": "RESIDUE_BYTES"}
 # Attribute -> (field, type, whether it may be absent), from the record itself: what is added there is told.
@@ -53,14 +59,10 @@ _SCALARS = {
     if item.name not in ("teardowns", "context")
 }
 _FIELDS = [(name, attribute, parse) for attribute, (name, parse, _) in _SCALARS.items()]
-_REQUIRED = frozenset(attribute for attribute, (_, _, optional) in _SCALARS.items() if not optional)
-_MAY_BE_NONE = frozenset(item.name for item in fields(Teardown) if str(item.type).endswith("| None"))
-_TEARDOWN: dict[str, tuple[type, Parser | None]] = {  # (type in JSON, parser where that is not all)
-    item.name: (int, None)
-    if str(item.type).startswith("int")
-    else (str, None if str(item.type).startswith("str") else _PARSERS[str(item.type)])
-    for item in fields(Teardown)
+_TEARDOWN = {  # type in JSON
+    item.name: int if str(item.type).startswith("int") else str for item in fields(Teardown)
 }
+_PHASE, _SOURCE = _Members(Phase), _Members(Source)
 
 
 class BadEntry(ValueError):
@@ -111,15 +113,13 @@ def from_fields(entry: Mapping[str, object]) -> ReclaimRecord:
     Anybody may send such fields: trust only entries that journald says come from this service.
     Read with the data threshold off, since a long list of teardowns is cut otherwise.
     """
-    values: dict[str, Any] = {}
     get = entry.get
-    for name, attribute, parse in _FIELDS:
-        value = get(name)
-        if value is not None:
-            try:
-                values[attribute] = parse(value)
-            except ValueError as error:
-                raise BadEntry(f"{name} has no valid value: {error}") from error
+    try:
+        values: dict[str, Any] = {
+            attribute: parse(value) for name, attribute, parse in _FIELDS if (value := get(name)) is not None
+        }
+    except ValueError as error:
+        raise BadEntry(_invalid(entry)) from error
     context = {}
     if CONTEXT in " ".join(entry):  # most have none
         context = {
@@ -127,30 +127,47 @@ def from_fields(entry: Mapping[str, object]) -> ReclaimRecord:
             for name, value in entry.items()
             if name.startswith(CONTEXT)
         }
-    if missing := _REQUIRED - values.keys():
-        raise BadEntry(f"{_SCALARS[min(missing)][0]} is missing")
-    values["teardowns"] = tuple(_teardowns(entry.get(TEARDOWNS, "[]")))
+    values["teardowns"] = _teardowns(get(TEARDOWNS, "[]"))
     values["context"] = context
-    return ReclaimRecord(**values)
-
-
-def _teardowns(value: object) -> Iterable[Teardown]:
     try:
-        told = _JSON.decode(_text(value))
-        return [_teardown(item) for item in told]
+        return ReclaimRecord(**values)
+    except TypeError as error:
+        missing = next(name for name, attribute, _ in _FIELDS if attribute not in values)
+        raise BadEntry(f"{missing} is missing") from error
+
+
+def _invalid(entry: Mapping[str, object]) -> str:
+    """The first field that cannot be parsed, in a sentence."""
+    for name, _, parse in _FIELDS:
+        try:
+            if name in entry:
+                parse(entry[name])
+        except ValueError as error:
+            return f"{name} has no valid value: {error}"
+    raise AssertionError("all can be parsed")
+
+
+def _teardowns(value: object) -> tuple[Teardown, ...]:
+    try:
+        return tuple(map(_teardown, _JSON.decode(_text(value))))
     except (ValueError, TypeError, RecursionError) as error:
         raise BadEntry(f"{TEARDOWNS} has no valid value: {error}") from error
 
 
-def _teardown(item: object) -> Teardown:
-    if not isinstance(item, dict):
+def _teardown(item: dict[str, Any]) -> Teardown:
+    if type(item) is not dict:
         raise TypeError(f"not an object: {item!r}")
-    values: dict[str, Any] = {}
-    for name, value in item.items():
-        kind, parse = _TEARDOWN.get(name, (None, None))
-        if kind is None or (value is None and name in _MAY_BE_NONE):
-            continue  # a later version's, or none
-        if type(value) is not kind:  # a bool is an int
+    if [*map(type, item.values())] != [*map(_TEARDOWN.get, item)]:
+        item = _checked(item)
+    if "phase" in item and "source" in item:
+        item["phase"], item["source"] = _PHASE[item["phase"]], _SOURCE[item["source"]]
+    return Teardown(**item)  # a TypeError names what is missing
+
+
+def _checked(item: dict[str, Any]) -> dict[str, Any]:
+    """Without what a later version says more. Raises TypeError, which names what is wrong."""
+    known = {name: value for name, value in item.items() if name in _TEARDOWN and value is not None}
+    for name, value in known.items():
+        if type(value) is not _TEARDOWN[name]:  # a bool is an int
             raise TypeError(f"{name} is {value!r}")
-        values[name] = parse(value) if parse else value
-    return Teardown(**values)  # a TypeError names what is missing
+    return known

@@ -1,4 +1,4 @@
-"""Records read back from the journal, newest first.
+"""Records read back from the journal: newest first to look at, oldest first to add up.
 
 Hard facts (sd-journal(3), systemd.journal-fields(7); python3-systemd 235):
 
@@ -110,6 +110,20 @@ class History:
                     break
         return found
 
+    def each(self, *, since_usec: int = 0) -> Iterator[ReclaimRecord]:
+        """Records made since then, realtime, oldest first, none of them kept: there may be a million.
+
+        Raises HistoryUnavailable.
+        """
+        with _uncollected():
+            for entry in self._entries(since_usec, 0, Found(), oldest_first=True):
+                try:
+                    record = from_fields(entry)
+                except BadEntry:
+                    continue
+                if record.realtime_usec >= since_usec:
+                    yield record
+
     def get(self, record_id: str) -> ReclaimRecord | None:
         """The record of that id; None where the journal has none. Raises HistoryUnavailable."""
         for entry in self._entries(0, 0, Found(), matches=(f"{PREFIX}RECORD_ID={record_id}",)):
@@ -141,14 +155,18 @@ class History:
         *,
         kinds: tuple[Kind, ...] = RECORDS,
         matches: tuple[str, ...] = (),
+        oldest_first: bool = False,
     ) -> Iterator[dict[str, Any]]:
         reader = self._open(kinds, matches)
         try:
-            if 0 < until_usec < MAX_USEC - MARGIN_USEC:
+            if oldest_first:
+                reader.seek_realtime(min(since_usec, MAX_USEC))
+            elif 0 < until_usec < MAX_USEC - MARGIN_USEC:
                 reader.seek_realtime(until_usec + MARGIN_USEC)
             else:
                 reader.seek_tail()
-            while reader._previous():
+            step = reader._next if oldest_first else reader._previous
+            while step():
                 if reader._get_realtime() < since_usec:
                     return
                 try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from logindguard.ctl.past import to_record
-from logindguard.model import Mode, Sample
+from logindguard.model import Mode, ReclaimRecord, Sample
 from logindguard.record.history import MAX_SAMPLES, Found, History
 
 from .fake_service import MIB, NOW_USEC, RECORDS, SEC
@@ -32,6 +33,9 @@ def samples() -> list[Sample]:
 
 
 class Past(History):
+    def each(self, *, since_usec: int = 0) -> Iterator[ReclaimRecord]:
+        return reversed(self.find(since_usec=since_usec).records)
+
     def find(self, *, since_usec: int = 0, **_: Any) -> Found:
         return Found([to_record(row) for row in RECORDS if row["realtime_usec"] >= since_usec])
 

@@ -1,4 +1,4 @@
-"""history: past reclaims, as the service reads them back from the journal."""
+"""history: past reclaims, out of the journal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import fnmatch
 import os
 import pwd
 from collections.abc import Callable
-from contextlib import closing
 
 from ...text import size, span
+from .. import past
 from ..client import Record
 from ..context import Context
 from ..exits import Exit, Failure
@@ -38,8 +38,7 @@ async def run(context: Context) -> Exit:
     if since_usec and until_usec and since_usec > until_usec:
         raise Failure("--since= must be before --until=.", Exit.USAGE)
     wanted = _filter(options.unit, options.user)
-    with closing(await context.service()) as service:
-        records = await service.reclaims(since_usec, until_usec, most=options.number, wanted=wanted)
+    records = await past.rows(context, since_usec, until_usec, most=options.number, wanted=wanted)
     if os.geteuid() != 0:
         context.out.note("Other users' reclaims are shown only to whom polkit allows it.")
     if not options.reverse:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...model import Sample, Way
 from ...owners import By
 from ...record.history import HistoryUnavailable
-from ...report import OWNERS, Report, compose
+from ...report import OWNERS, Books, Report
 from ...text import counted, size, span
 from .. import now, owners, past
 from ..chart import chart
@@ -39,18 +39,16 @@ async def run(context: Context) -> Exit:
     begin_usec = context.time("since") or end_usec - DEFAULT_USEC
     if begin_usec >= end_usec:
         raise Failure("--since= must be before now.", Exit.USAGE)
-    records = await past.records(context, begin_usec)
+    books = Books(owners.timers(context.world.roots))
+    await past.book(context, begin_usec, books.book)
     present = await now.read(context)
-    report = await asyncio.to_thread(
-        compose,
-        records,
+    report = books.close(
         await _samples(context, begin_usec),
         begin_usec=begin_usec,
         end_usec=end_usec,
         dying=present.dying,
         reasons=present.reasons,
         residue_bytes=present.residue_bytes,
-        timers=owners.timers(context.world.roots),
     )
     if context.options.html:
         _write(Path(context.options.html), page(report, os.uname().nodename))
