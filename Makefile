@@ -8,7 +8,7 @@ LINTERS = ruff==0.17.6 mypy==2.4.1 types-PyYAML==6.0.12.20261113
 
 # What the program runs on, then what tests it, then the machine that it is tested in, then the package.
 PACKAGES = \
-	klibc-utils python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus systemd \
+	klibc-utils python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus dbus-bin systemd \
 	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-hypothesis python3-coverage \
 	python3-venv util-linux util-linux-extra procps \
 	bash zsh less tmux gettext \
@@ -80,7 +80,7 @@ test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
-	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py $(PYTEST_ARGS)
+	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py -v $(PYTEST_ARGS)
 
 # What must hold under faults, in full: `make test` has a cut of each. A run is had again by its seed,
 # which each test tells: LOGINDGUARD_SEED=1 make test-faults-native PYTEST_ARGS='-k kill'
