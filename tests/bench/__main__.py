@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import storm
+from tests.bench import big, logins, storm
 from tests.bench.drive import Bench
 from tests.bench.result import CHECKOUT, Result
 from tests.bench.table import show, write_tables
@@ -26,6 +26,8 @@ SCRATCH = CHECKOUT / "build" / "bench"
 # What each is about, and how long it takes on two idle CPUs.
 BENCHES: Mapping[str, tuple[Callable[[Bench], Result], str]] = {
     "storm": (storm.run, "400,000 dying memcgs of one page each; 15 min"),
+    "big": (big.run, "one dying memcg of 20 GB beside a process that wakes up every ms; 8 min"),
+    "logins": (logins.run, "10,000 simulated logins, 1,000 a minute; 10 min"),
 }
 
 

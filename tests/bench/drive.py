@@ -17,6 +17,7 @@ from tests.lab.leak import dying
 
 POLL_SEC = 0.2
 IDLE_SEC = 1.0
+SETTLE_SEC = 30.0  # until what ended before is gone, or others make it look as if it were not
 STILL_SEC = 60.0  # pressure may pause the guard for long
 
 
@@ -51,6 +52,7 @@ class Turn:
     dying_before: int
     dying_after: int = 0
     wall_sec: float = 0.0
+    span_nsec: tuple[int, int] = (0, 0)  # from its start to its end, CLOCK_MONOTONIC
     system_usec: int = 0
     idle_percent: float = 0.0  # system time of the machine before it began
     cpu_usec: int = 0
@@ -103,7 +105,7 @@ def take_turn(
     turn = Turn(dying_before=dying(on.parent), idle_percent=idle_percent())
     with rival.at_work(on) as work:
         turn.work = work
-        system, started = system_usec(), time.monotonic()
+        system, started, started_nsec = system_usec(), time.monotonic(), time.monotonic_ns()
         changed, low, moved = started, turn.dying_before, started
         meter = Meter(work.pid) if work.pid else None
         with meter or nullcontext():
@@ -118,6 +120,7 @@ def take_turn(
                     changed = now
                     bench.progress.now(f"{rival.name}: {count} dying after {now - started:.0f} s")
                 time.sleep(POLL_SEC)
+        turn.span_nsec = started_nsec, time.monotonic_ns()
         # Nothing came of the last wait.
         turn.wall_sec = (moved if count > floor else now) - started
         turn.system_usec = system_usec() - system
@@ -138,7 +141,7 @@ def take_turn(
 
 def settled(cgroup: Path) -> int:
     """Dying memcgs once those of what went before have gone; on v1 of the whole machine."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SETTLE_SEC
     count = dying(cgroup)
     while time.monotonic() < deadline:
         time.sleep(1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from logindguard.model import ReclaimRecord
 from tests.bench.meter import Call
 from tests.demo.guard import Guard
 from tests.demo.host import Host
@@ -39,6 +40,8 @@ class Work:
     calls: list[Call] = field(default_factory=list)
     shields_usec: list[int] = field(default_factory=list)
     passes: list[tuple[int, int]] = field(default_factory=list)  # of the sweep: CPU usec, files read
+    most_waiting: int = 0  # teardowns at once
+    records: list[ReclaimRecord] = field(default_factory=list)
     pauses: int = 0  # by pressure
     sentences: list[str] = field(default_factory=list)
 
@@ -115,6 +118,8 @@ class Guarded:
         work.calls = [Call(*each) for each in timed["calls"]]
         work.shields_usec = timed["shields"]
         work.passes = [(cpu, files) for cpu, files in timed["passes"]]
+        work.most_waiting = timed["most_waiting"]
+        work.records = guard.records
         work.pauses = sum("The sweep is paused" in message for message in guard.messages)
         work.sentences = list(guard.sentences())
 

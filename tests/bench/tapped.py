@@ -16,20 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from logindguard import daemon, reclaimer
+from logindguard.guard import Guard
 from logindguard.kernel import v1, v2
 from logindguard.kernel.interrupt import Interrupter
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.writer import Writer
+from logindguard.model import Teardown
 from logindguard.sweep import Sweep
 
 
 class Taps:
-    """Microseconds: `calls` passed and used, `shields` passed, `passes` used and files opened meanwhile."""
+    """Microseconds: `calls` passed and used, `shields` passed, `passes` used and files opened meanwhile.
+
+    `most_waiting` are teardowns at one time, from the first word of them to their turn.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
         self.shields: list[int] = []
         self.passes: list[tuple[int, int]] = []
+        self.most_waiting = 0
         self._raised: dict[int, int] = {}
         self._opened = 0
 
@@ -39,10 +45,16 @@ class Taps:
         _replace(Shield, "raise_", self._raising)
         _replace(Shield, "lower", self._lowering)
         _replace(Sweep, "_pass", self._passing)
+        _replace(Guard, "heard", self._hearing)
         sys.addaudithook(self._audit)
 
     def told(self) -> dict[str, Any]:
-        return {"calls": self.calls, "shields": self.shields, "passes": self.passes}
+        return {
+            "calls": self.calls,
+            "shields": self.shields,
+            "passes": self.passes,
+            "most_waiting": self.most_waiting,
+        }
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -79,6 +91,13 @@ class Taps:
             self.passes.append(((time.process_time_ns() - cpu) // 1000, self._opened - opened))
 
         return passing
+
+    def _hearing(self, heard: Callable[[Guard, Teardown], None]) -> Callable[[Guard, Teardown], None]:
+        def hearing(guard: Guard, teardown: Teardown) -> None:
+            heard(guard, teardown)
+            self.most_waiting = max(self.most_waiting, len(guard._settler) + guard._waiting_count)
+
+        return hearing
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         # A directory is opened to reach the file in it; what counts is what is read.

@@ -21,7 +21,7 @@ from tests.demo.test_native import left_behind
 
 pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
 # The smallest that shows that a bench does what it says.
-SCALES = {"storm": 0.001}
+SCALES = {"storm": 0.001, "big": 0.001, "logins": 0.004}
 
 SMALL = Result(
     bench="storm",
@@ -39,6 +39,7 @@ SMALL = Result(
 @pytest.mark.parametrize("name", list(program.BENCHES))
 def test_in_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "IDLE_SEC", 0.1)
+    monkeypatch.setattr(drive, "SETTLE_SEC", 1.0)
     monkeypatch.setattr(drive, "STILL_SEC", 3.0)  # a busy machine pauses the guard: that is no fault here
     monkeypatch.setattr(program, "raise_when_interrupted", lambda: None)
     assert program.main([name, "--scale", str(SCALES[name]), "--output", str(tmp_path)]) == 0

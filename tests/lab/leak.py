@@ -187,7 +187,7 @@ class Leak:
         self._order = order
         self._keep = keep  # the files, once all is made
         self._finished = False
-        self._home = _own_cgroup(order.root)
+        self._home = own_cgroup(order.root)
         self._made_parents: list[Path] = []
         self._enabled: list[Path] = []
         self._chain: list[Path] = []
@@ -350,7 +350,7 @@ def _prepare(descriptor: int, size: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
 
 
-def _own_cgroup(root: Path) -> Path:
+def own_cgroup(root: Path) -> Path:
     """Where this process is now, in the hierarchy of `root`: it goes back there."""
     mount, version = memory_mount(root)
     for line in Path("/proc/self/cgroup").read_text().splitlines():
