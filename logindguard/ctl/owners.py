@@ -16,6 +16,7 @@ from .terminal import Colour
 from .times import ago
 
 ESTIMATE = "~ marks estimates: what hangs dying under one cgroup cannot be told apart."
+STRANGERS = "Not known: units that units.include leaves out, or from before all records."
 FIGURES = (
     Column("TEARDOWNS", right=True),
     Column("AT ONCE", right=True),
@@ -53,6 +54,10 @@ def to_row(by: By, owner: str, account: Account) -> Record:
     }
 
 
+def is_stranger(by: By, row: Record) -> bool:
+    return not row.get(str(by)) and "uid" not in row
+
+
 def columns(by: By) -> tuple[Column, ...]:
     return (Column(str(by).upper(), shrink=20, keep_end=by is By.SLICE), *FIGURES)
 
@@ -80,7 +85,7 @@ def cells(by: By, row: Record, now_usec: int) -> Row:
 
 
 def _owner(by: By, row: Record) -> str:
-    name = str(row.get("user", row.get(str(by), "")))
-    if not name:
+    if is_stranger(by, row):
         return "not known"
+    name = str(row.get("user", row.get(str(by), "")))
     return shown_path(name) if by is By.SLICE else printable(name)

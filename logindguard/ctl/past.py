@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -15,6 +16,7 @@ from .client import Record, ServiceAbsent
 from .context import Context
 
 MAX_SEC = 60.0  # for a journal of years
+OWN = "Other users' reclaims are shown only to whom polkit allows it."
 
 
 async def book(context: Context, since_usec: int, take: Callable[[ReclaimRecord], None]) -> None:
@@ -89,7 +91,10 @@ async def _of_service(
     wanted: Callable[[Record], bool] | None = None,
 ) -> list[Record]:
     with closing(await context.service()) as service:
-        return await service.reclaims(since_usec, until_usec, most=most, wanted=wanted)
+        found = await service.reclaims(since_usec, until_usec, most=most, wanted=wanted)
+    if os.geteuid() != 0:
+        context.out.note(OWN)
+    return found
 
 
 def to_row(record: ReclaimRecord) -> Record:

@@ -208,6 +208,43 @@ print(json.dumps([len(found.records), found.corrupt, last, lines, blamed[1000], 
     assert counts == [100_000, 0, 1000, 100_000, 100_000]
 
 
+@pytest.mark.native
+def test_what_recording_a_teardown_costs(tell: Tell) -> None:
+    """CPU time of the guard, and of journald, which takes the entry in; `-k recording` prints it."""
+    told = history(
+        "true",
+        """
+import os, subprocess, time
+from dataclasses import replace
+from pathlib import Path
+from logindguard.record.journal import Journal
+from logindguard.statistics import Statistics
+from tests.unit.test_history import RECORD
+from tests.unit.test_journal import ended
+def here(process):
+    return os.readlink(process / "ns/mnt") == os.readlink("/proc/self/ns/mnt")
+[journald] = [
+    each.parent for each in Path("/proc").glob("[0-9]*/comm")
+    if each.read_text() == "systemd-journal\\n" and here(each.parent)
+]
+def spent_sec():
+    return time.process_time(), int((journald / "schedstat").read_text().split()[0]) / 1e9
+journal, statistics, before = Journal(), Statistics(), spent_sec()
+for number in range(5000):
+    teardown = ended(number)
+    record = replace(RECORD, id=f"{number:032x}", realtime_usec=time.time_ns() // 1000, teardowns=(teardown,))
+    statistics.heard(teardown)
+    statistics.book(record)
+    journal.record(record)
+subprocess.run(["journalctl", "--sync"], check=True)
+print(json.dumps([after - then for then, after in zip(before, spent_sec())]))
+""",
+    )
+    guard_usec, journald_usec = (sec / 5000 * 1e6 for sec in told)
+    tell(f"CPU time for each teardown: {guard_usec:.0f} us here, {journald_usec:.0f} us of journald")
+    assert guard_usec > 0
+
+
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HistoryUnavailable, match="cannot be opened"):
         History(tmp_path / "missing").find()

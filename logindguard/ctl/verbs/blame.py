@@ -39,3 +39,5 @@ def _show(context: Context, by: By, rows: list[Record], blame: Blame, total: int
     out.line(f"{counted(blame.teardowns, 'teardown')}{since}, {counted(total, 'memcg')} dying now.")
     if any(row["estimate"] for row in rows):
         out.line(owners.ESTIMATE)
+    if any(owners.is_stranger(by, row) for row in rows):
+        out.line(owners.STRANGERS)

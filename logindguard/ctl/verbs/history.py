@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import pwd
 from collections.abc import Callable
 
@@ -39,8 +38,6 @@ async def run(context: Context) -> Exit:
         raise Failure("--since= must be before --until=.", Exit.USAGE)
     wanted = _filter(options.unit, options.user)
     records = await past.rows(context, since_usec, until_usec, most=options.number, wanted=wanted)
-    if os.geteuid() != 0:
-        context.out.note("Other users' reclaims are shown only to whom polkit allows it.")
     if not options.reverse:
         records.reverse()
     if context.out.as_json:
