@@ -100,6 +100,11 @@ class Session:
         output, _ = self._process.communicate(timeout=timeout_sec)
         return output.splitlines()
 
+    def abandon(self) -> None:
+        """Where the machine behind it is gone, nothing is waited for."""
+        self._process.kill()
+        self._process.communicate()
+
     def close(self, *, timeout_sec: float = 60) -> None:
         """End of input for the command, then wait for the logout."""
         try:

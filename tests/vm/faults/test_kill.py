@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.conftest import Tell
+from tests.vm.faults.conftest import Result
 from tests.vm.machine import Machine
 from tests.vm.test_kernel import WHERE, put_checkout
 
@@ -15,17 +15,19 @@ CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
 
 
 @pytest.mark.timeout(1800)
-def test_a_killed_window_is_put_back(machine: Machine, tell: Tell) -> None:
+def test_a_killed_window_is_put_back(machine: Machine, seed: int, result: Result) -> None:
     put_checkout(machine)
     # The machine's own guard sees the whole tree: it must not open windows on this ground as well.
     machine.run("systemctl stop logindguard.service")
     try:
-        result = machine.run(
-            f"python3 {WHERE}/tests/lab/kill_in_window.py --cycles {CYCLES}", check=False, timeout_sec=1700
+        killed = machine.run(
+            f"python3 {WHERE}/tests/lab/kill_in_window.py --cycles {CYCLES} --seed {seed}",
+            check=False,
+            timeout_sec=1700,
         )
     finally:
         machine.run("systemctl start logindguard.service")
-    tell(result.stdout.strip())
-    told = json.loads(result.stdout)
+    told = json.loads(killed.stdout)
+    result(cycles=told["cycles"], killed_inside_a_window=told["proved"], wrong=told["wrong"])
     assert told["wrong"] == []
     assert told["proved"] >= CYCLES * 6 // 10
