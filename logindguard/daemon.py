@@ -24,7 +24,7 @@ from .hook import Hook
 from .kernel.backend import Backend
 from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
-from .kernel.idle import make_this_thread_idle
+from .kernel.idle import make_this_thread_idle, warn_unless_idle
 from .kernel.shield import Ledger, LedgerError, restore
 from .kernel.warm import warm
 from .model import Decision, ReclaimRecord, Teardown
@@ -42,6 +42,7 @@ from .signals.registry import Registry
 from .sweep import Sweep
 
 STOP_AGAIN_SEC = 1.0
+IDLE_WITHIN_SEC = 30.0  # ExecStartPost= runs after READY, and a busy host takes its time
 HELPERS = 4  # threads for short looks at the kernel: as many as asyncio has by itself is over TasksMax=
 # How long a thread that comes back from the kernel waits for one that computes. Python's 5 ms, after each
 # read, would add up to more than the hook of a logout waits for, while some user floods us with calls.
@@ -183,11 +184,14 @@ class Daemon:
         if self._pause.reason:  # of a run before
             self._journal.held(self._pause.details)
         self._status()
+        await self._reclaimer.call(int, idle=True)  # the thread is there for who makes it idle
         self._notifier.ready()
+        look = loop.call_later(IDLE_WITHIN_SEC, self._idle.submit, warn_unless_idle)
         try:
             await self._reclaimer.call(warm, idle=True)
             fatal = await ended
         finally:
+            look.cancel()
             self._notifier.stopping()
             self._guard.stop()
             self._sweep.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/usr/libexec/logindguardd", "/bin/true"))
+    copy.write_text(re.sub(r"/usr/libexec/logindguard\S+", "/bin/true", UNIT.read_text()))
     verify = analyze("verify", "--man=no", copy)
     # Whatever else this machine's own units lack is not ours.
     ours = [line for line in verify.stderr.splitlines() if str(copy) in line or line.startswith(UNIT.name)]
@@ -26,6 +27,5 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
 
 
 def test_the_exposure_does_not_grow() -> None:
-    """1.2: 1.1 and 0.1 for sched_setscheduler and ioprio_set, without which no thread becomes idle."""
-    checked = analyze("security", "--offline=true", "--no-pager", "--threshold=12", UNIT)
+    checked = analyze("security", "--offline=true", "--no-pager", "--threshold=11", UNIT)
     assert checked.returncode == 0, checked.stdout
