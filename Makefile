@@ -12,7 +12,7 @@ PACKAGES = \
 	klibc-utils python3 python3-dbus-next python3-sdnotify python3-systemd python3-yaml dbus dbus-bin systemd \
 	python3-pytest python3-pytest-asyncio python3-pytest-timeout python3-hypothesis python3-coverage \
 	python3-venv util-linux util-linux-extra procps \
-	bash zsh less tmux gettext \
+	bash zsh less tmux gettext groff-base mandoc \
 	mmdebstrap debian-archive-keyring ca-certificates gpg gpgv mount e2fsprogs \
 	qemu-system-x86 qemu-utils openssh-client \
 	build-essential debhelper dh-python dpkg-dev fakeroot pybuild-plugin-pyproject python3-all python3-setuptools
@@ -40,6 +40,7 @@ help:
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
 	@echo 'make bench        the guard beside its rivals at full size, on this machine alone; BENCH_ARGS=--help'
 	@echo 'make pictures     those in docs/pictures, by a browser that it fetches from Debian'
+	@echo 'make man          the man pages, into build/man'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
@@ -145,6 +146,10 @@ demo demo-native demo-vm: setup need-root
 lint: setup .venv/linters
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+.PHONY: man
+man: setup
+	$(PYTHON) man/generate.py build/man
 
 # A copy, so that nothing is built inside the checkout; `tar` because a checkout need not be git's;
 # a PATH of its own, because the build calls `python3.11`, which must be Debian's.

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.vm.image import CHECKOUT, RigError
 
 SOURCES = (
-    *("NEWS.md", "README.md", "completions", "dbus", "debian", "hook", "logindguard", "polkit"),
+    *("NEWS.md", "README.md", "completions", "dbus", "debian", "hook", "logindguard", "man", "polkit"),
     *("pyproject.toml", "units"),
 )
 MAKE_TIMEOUT_SEC = 300
