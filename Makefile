@@ -43,6 +43,8 @@ help:
 	@echo 'make man          the man pages, into build/man'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
+	@echo 'make deb-clean    the same in a clean chroot of SUITE=bookworm or trixie, into dist/SUITE/'
+	@echo 'make lintian      build so on both, and have their lintian look at everything'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
 	@echo 'make setup        install what these need (each of them does so itself)'
 	@echo 'make clean        remove what was built'
@@ -151,16 +153,31 @@ lint: setup .venv/linters
 man: setup
 	$(PYTHON) man/generate.py build/man
 
+# Where it is built: what comes out is the same wherever, and whenever, that is.
+DEB_BUILD = build/deb
+DEB_OUT = dist
+SUITE = bookworm
+
 # A copy, so that nothing is built inside the checkout; `tar` because a checkout need not be git's;
 # a PATH of its own, because the build calls `python3.11`, which must be Debian's.
 deb: setup
-	rm -rf build/deb
-	mkdir -p build/deb/logindguard dist
+	rm -rf $(DEB_BUILD)
+	mkdir -p $(DEB_BUILD)/logindguard $(DEB_OUT)
 	tar -cf - --exclude-vcs --exclude=./build --exclude=./dist --exclude=./.venv --exclude='.*_cache' \
-	  --exclude=__pycache__ --exclude='*.egg-info' . | tar -xf - -C build/deb/logindguard
-	cd build/deb/logindguard && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b
-	mv build/deb/*.deb build/deb/*.changes build/deb/*.buildinfo dist/
-	rm -rf build/deb
+	  --exclude=__pycache__ --exclude='*.egg-info' . | tar -xf - -C $(DEB_BUILD)/logindguard
+	cd $(DEB_BUILD)/logindguard && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b
+	mv $(DEB_BUILD)/*.deb $(DEB_BUILD)/*.changes $(DEB_BUILD)/*.buildinfo $(DEB_OUT)/
+	rm -rf $(DEB_BUILD)
+
+.PHONY: deb-clean lintian
+
+# In a chroot that mmdebstrap makes of $(SUITE) with nothing but what the build needs: into dist/$(SUITE)/.
+deb-clean: setup need-root
+	$(ROOT) debian/build-clean $(SUITE) dist/$(SUITE)
+
+# The source too, by the lintian of each suite; anything that it says is a failure.
+lintian: setup need-root
+	for suite in bookworm trixie; do $(ROOT) debian/build-clean $$suite dist/$$suite lintian || exit 1; done
 
 # A translation is polkit/po/LANGUAGE.po: the package installs each one, and polkit finds it by gettext-domain.
 pot: setup

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 def make_this_thread_idle() -> None:
     """SCHED_IDLE and the idle I/O class, as far as we may set them; `warn_unless_idle` tells of the rest."""
-    Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(_NAME)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(_NAME)
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     number = _IOPRIO_SET.get(platform.machine())
