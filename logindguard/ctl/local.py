@@ -51,6 +51,17 @@ def total_dying(host: Host) -> int:
         raise Failure(f"Dying memcgs cannot be counted: {error}.", Exit.KERNEL) from error
 
 
+def parents(host: Host) -> list[str]:
+    """Live cgroups right below which something is dying; no memory.stat is read on cgroup v2."""
+    try:
+        if host.hierarchy.version == 1:
+            return [residue.path for residue in host.backend.residues()]
+        with host.hierarchy.open("/") as cgroup:
+            return [residue.path for residue in walk(cgroup, host.features.dying_key)]
+    except (KernelError, OSError) as error:
+        raise Failure(f"The cgroup tree cannot be read: {error}.", Exit.KERNEL) from error
+
+
 def residues(host: Host) -> list[Record]:
     """Rows as ListResidues gives them; without bytes where memory.stat cannot be had."""
     try:

@@ -128,8 +128,26 @@ class _Readings:
             raise BadReading(self._cgroup.path, what, str(error)) from error
 
 
-def explain(hierarchy: Hierarchy, path: str, dying_key: str = "nr_dying_descendants") -> Explained:
-    """Reads alone. Raises CgroupGone, other KernelErrors, and ValueError for what is no cgroup path."""
+class TooMany(KernelError):
+    """There is no time to read all of them: on a host that is sick of dying memcgs each takes up to a second."""
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__(
+            path, "", f"the memory.stat of its live cgroups takes too long to read, after {count}"
+        )
+
+
+def explain(
+    hierarchy: Hierarchy,
+    path: str,
+    dying_key: str = "nr_dying_descendants",
+    *,
+    should_stop: Callable[[], bool] = lambda: False,  # asked before each live child
+) -> Explained:
+    """Reads alone. Raises CgroupGone, other KernelErrors, and ValueError for what is no cgroup path.
+
+    TooMany where `should_stop` said yes.
+    """
     version = hierarchy.version
     with hierarchy.open(path) as cgroup:
         dying = None if version == 1 else cgroup.dying(dying_key)
@@ -138,6 +156,8 @@ def explain(hierarchy: Hierarchy, path: str, dying_key: str = "nr_dying_descenda
         live: dict[tuple[str, str], int] = dict.fromkeys(totals, 0)
         children = 0
         for child in cgroup.children():
+            if should_stop():
+                raise TooMany(cgroup.path, children)
             try:
                 if dying is not None:
                     dying -= child.dying(dying_key)

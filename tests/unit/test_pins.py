@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from logindguard.kernel.cgroupfs import BadReading, CgroupGone, Hierarchy
-from logindguard.kernel.pins import Explained, Kind, explain
+from logindguard.kernel.pins import Explained, Kind, TooMany, explain
 from tests.unit.fake_cgroupfs import FakeTree
 
 MIB = 1 << 20
@@ -129,3 +129,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("many\n")
     with pytest.raises(BadReading, match=r"memory.current"):
         explain(Hierarchy(2, tmp_path), "/")
+
+
+def test_it_stops_where_there_is_no_time(tmp_path: Path) -> None:
+    v2(tmp_path)
+    for name in ("one", "two"):
+        v2(tmp_path / name)
+    answers = iter([False, True])
+    with pytest.raises(TooMany, match=r"takes too long to read, after 1$"):
+        explain(Hierarchy(2, tmp_path), "/", should_stop=lambda: next(answers))

@@ -65,6 +65,7 @@ REFERENCES = (
     "once they are clean and some other memcg is removed."
 )
 MOST_FILES = 20
+READ_SEC = 30.0  # what is charged to the live cgroups beside
 DRAW_SEC = 0.2
 _CLEAR = "\r\x1b[K"
 
@@ -77,7 +78,7 @@ async def run(context: Context) -> Exit:
     host = local.host(context.world.roots)
     try:
         path = _resolve(host, options.argument)
-        found = await asyncio.to_thread(explain, host.hierarchy, path, host.features.dying_key)
+        found = await _read(host, path)
     except (CgroupGone, ValueError) as error:
         raise Failure(f"There is no live cgroup '{printable(options.argument)}'.", Exit.NOT_FOUND) from error
     except KernelError as error:
@@ -108,6 +109,23 @@ def _resolve(host: local.Host, name: str) -> str:
     return "/" + name.strip("/")
 
 
+async def _read(host: local.Host, path: str) -> Explained:
+    """On a thread; Ctrl+C ends it."""
+    stop = threading.Event()
+    deadline = time.monotonic() + READ_SEC
+
+    def should_stop() -> bool:
+        return stop.is_set() or time.monotonic() >= deadline
+
+    def work() -> Explained:
+        return explain(host.hierarchy, path, host.features.dying_key, should_stop=should_stop)
+
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        stop.set()
+
+
 async def _standing(context: Context, path: str) -> Record:
     """What the sweep of a running service says of it; empty where there is none."""
     try:
@@ -119,10 +137,9 @@ async def _standing(context: Context, path: str) -> Record:
 
 
 def _deeper(host: local.Host, path: str) -> list[str]:
-    rows = [row for row in local.residues(host) if within(row["path"], path) and row["path"] != path]
-    if not rows:
+    names = [shown_path(each) for each in local.parents(host) if within(each, path) and each != path]
+    if not names:
         return []
-    names = [shown_path(row["path"]) for row in rows]
     return ["Deeper, each to be explained by itself: " + ", ".join(names[:5]) + ("…" if names[5:] else "")]
 
 
