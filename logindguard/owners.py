@@ -19,6 +19,8 @@ class By(StrEnum):
 
 
 Owner = Callable[[Teardown], str]
+SYSTEM = "system"
+"""Who owns what is no user's, where owners are users."""
 
 # Names that are another one each time: what stands for them is the rest, as a glob.
 _COUNTED = re.compile(
@@ -50,11 +52,18 @@ def unit_glob(unit: str) -> str:
 
 
 def user_of(teardown: Teardown) -> str:
-    """The uid as text; "" where neither logind nor the path names one."""
-    return user_of_path(teardown.path) if teardown.uid is None else str(teardown.uid)
+    """The uid as text, SYSTEM, or "" where neither logind nor the path tells."""
+    return _user_or_system(teardown.path) if teardown.uid is None else str(teardown.uid)
+
+
+def _user_or_system(path: str) -> str:
+    if path == "/" or f"{path}/".startswith("/user.slice/"):
+        return user_of_path(path)
+    return user_of_path(path) or SYSTEM
 
 
 def user_of_path(path: str) -> str:
+    """The uid of the user's slice that the path names; "" where there is none."""
     match = _USER_SLICE.search(path)
     return match[1] if match else ""
 
@@ -104,7 +113,7 @@ def stranger_by(by: By) -> Callable[[str], str]:
     """The owner of what hangs dying at a path and was no teardown that is known; "" where nothing tells."""
     match by:
         case By.USER:
-            return user_of_path
+            return _user_or_system
         case By.SLICE:
             return slice_of
         case _:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from unittest.mock import patch
 
-from logindguard.ctl.past import to_record
 from logindguard.ctl.report_page import page
 from logindguard.ctl.terminal import Colour
+from logindguard.model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 from logindguard.report import Books
-from tests.ctl.fake_service import GIB, MIB, NOW_USEC, RECORDS, RESIDUES, SEC
+from tests.ctl.fake_service import MIB, NOW_USEC, SEC
 from tests.ctl.past import samples
 
 TOP = Path(__file__).parents[1]
@@ -44,9 +45,9 @@ def main() -> None:
         fetch_browser()
     PICTURES.mkdir(parents=True, exist_ok=True)
     report = report_page()
-    take(report, "report", 1100, 1720)
-    take(report, "report-dark", 1100, 1720, DARK)
-    take(report, "report-phone", 390, 2100)
+    take(report, "report", 1100, 1480)
+    take(report, "report-dark", 1100, 1480, DARK)
+    take(report, "report-phone", 390, 1950)
     for name in ("top", "report", "blame"):
         text = (GOLDEN / f"{name}-80-colour.txt").read_text()
         lines = text.splitlines()
@@ -83,21 +84,72 @@ def take(document: str, name: str, width: int, height: int, *options: str) -> No
 
 def report_page() -> str:
     """The week of tests/ctl/past.py."""
-    begin_usec = NOW_USEC - 7 * 86_400 * SEC
     books = Books()
-    for row in reversed(RECORDS):
-        if row["realtime_usec"] >= begin_usec:
-            books.book(to_record(row))
+    dying = {}
+    for record in week():
+        books.book(record)
+        dying[record.target] = record.dying_after
     report = books.close(
         samples(),
-        begin_usec=begin_usec,
+        begin_usec=NOW_USEC - 7 * 86_400 * SEC,
         end_usec=NOW_USEC,
-        dying={row["path"]: row["dying"] for row in RESIDUES},
-        reasons={row["path"]: row.get("reason", "") for row in RESIDUES},
-        residue_bytes=GIB + 232 * MIB,
+        dying=dying,
+        reasons=dict.fromkeys(ENDED, "waits for writeback"),
+        residue_bytes=samples()[-1].residue_bytes,
     )
     with patch("logindguard.ctl.owners.user_name", lambda uid: USERS.get(uid, str(uid))):
         return page(report, "example")
+
+
+ENDED = {  # each hour, by where it hangs dying: unit, uid, PAM service, how many
+    "/user.slice": (("session-{}.scope", 61001, "sshd", 24), ("session-{}.scope", 61002, "sshd", 8)),
+    "/system.slice": (("cron-backup.service", None, None, 8),),
+}
+
+
+def week() -> Iterator[ReclaimRecord]:
+    """What ended in each hour, four fifths of it sessions; as much stays as the samples say."""
+    left = dict.fromkeys(ENDED, 0)
+    for hour, sample in enumerate(samples()):
+        for parent, kinds in ENDED.items():
+            ended = tuple(
+                teardown(unit.format(number), f"{parent}/{unit.format(number)}", uid, service)
+                for unit, uid, service, count in kinds
+                for number in range(count)
+            )
+            before = left[parent] + len(ended)
+            left[parent] = min(before, sample.dying * len(ended) // 40)
+            gone = before - left[parent]
+            yield ReclaimRecord(
+                id=f"{hour:032x}",
+                realtime_usec=sample.realtime_usec,
+                way=Way.AFTER,
+                target=parent,
+                target_inode=1,
+                outcome=Outcome.PARTIAL,
+                reason="",
+                mode=Mode.PRECISE,
+                teardowns=ended,
+                dying_before=before,
+                dying_after=left[parent],
+                freed_bytes=gone * 5 * MIB,
+                writes=gone,
+                cpu_usec=gone * 900,
+                longest_write_usec=1900 + hour,
+            )
+
+
+def teardown(unit: str, path: str, uid: int | None, service: str | None) -> Teardown:
+    return Teardown(
+        unit=unit,
+        path=path,
+        inode=0,
+        phase=Phase.ENDED,
+        source=Source.SYSTEMD1,
+        heard_usec=0,
+        uid=uid,
+        service=service,
+    )
 
 
 def terminal(text: str) -> str:

@@ -38,7 +38,7 @@ def timers(roots: Roots) -> frozenset[str]:
 
 def to_row(by: By, owner: str, account: Account) -> Record:
     who: dict[str, Any] = {str(by): owner}
-    if by is By.USER and owner:
+    if by is By.USER and owner.isdecimal():
         who = {"uid": int(owner), "user": user_name(int(owner))}
     return {
         **who,

@@ -129,7 +129,7 @@ class _Readings:
 
 
 class TooMany(KernelError):
-    """There is no time to read all of them: on a host that is sick of dying memcgs each takes up to a second."""
+    """There is no time to read all: on a host that is sick of dying memcgs each takes up to a second."""
 
     def __init__(self, path: str, count: int) -> None:
         super().__init__(

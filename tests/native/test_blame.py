@@ -89,7 +89,7 @@ def test_teardowns_of_the_real_daemon_are_booked_exactly(launcher: Launcher, roo
         while sum(accounts(run, By.USER).values()) < sum(count for _, _, count in ENDS):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert accounts(run, By.USER) == {"61001": 12, "61002": 5, "": 4}
+        assert accounts(run, By.USER) == {"61001": 12, "61002": 5, "system": 4}
         assert accounts(run, By.TRIGGER) == {"login": 17, "cron job": 4}
         assert accounts(run, By.SLICE) == {f"{root}/{name}": count for name, _, count in ENDS}
         assert run.end()[0] == 0

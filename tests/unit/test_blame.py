@@ -251,4 +251,5 @@ class TestOwners:
         user = owner_by(By.USER)
         assert user(ended("/system.slice/x.service", 1, uid=33)) == "33"
         assert user(session(1)) == "1000"
-        assert user(ended("/system.slice/x.service", 1)) == ""
+        assert user(ended("/system.slice/x.service", 1)) == "system"
+        assert user(ended("/user.slice/x.service", 1)) == ""
