@@ -17,12 +17,14 @@ import pytest
 
 from logindguard import policy
 from logindguard.kernel.cgroupfs import CgroupGone
+from logindguard.kernel.idle import make_this_thread_idle
 from logindguard.model import Outcome, Reclaim
 from tests.conftest import Tell
 
 from .conftest import DEFAULTS, MIB, Ground
 
-TIMES = 1_000 if os.environ.get("LOAD") == "full" else 60
+FULL_LOAD = os.environ.get("LOAD") == "full"
+TIMES = 1_000 if FULL_LOAD else 60
 FILE_BYTES = 64 * MIB  # takes many slices
 
 
@@ -66,17 +68,21 @@ def timed_msec(directory: Path, *, remove: bool) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def waits_msec(ground: Ground, file: Path, *, reclaiming: bool) -> tuple[list[float], list[float], int]:
+NO_WORKER, PROMPT, IDLE = "without a reclaim", "with a reclaim", "with a reclaim at idle priority"
+
+
+def waits_msec(ground: Ground, file: Path, worker: str) -> tuple[list[float], list[float], int]:
     """Of each rmdir, and of a mkdir elsewhere at the same time; how many came while it was reclaimed."""
     removals, others, met = [], [], 0
     chance = random.Random(1)  # the same each time
     path = f"{ground.parent}/session-1.scope"
     elsewhere = ground.directory(f"{ground.top}/elsewhere")
-    with ThreadPoolExecutor(2) as threads:
+    initializer = make_this_thread_idle if worker == IDLE else None
+    with ThreadPoolExecutor(1) as threads, ThreadPoolExecutor(1, initializer=initializer) as reclaimer:
         for _ in range(TIMES):
             charged(ground.directory(path), file)
             started = threading.Event()
-            at_work = threads.submit(reclaim, ground, path, started) if reclaiming else None
+            at_work = None if worker == NO_WORKER else reclaimer.submit(reclaim, ground, path, started)
             if at_work is not None:
                 started.wait()
             time.sleep(chance.uniform(0, 0.01))
@@ -93,17 +99,18 @@ def p99(values: list[float]) -> float:
     return sorted(values)[max(0, -(-len(values) * 99 // 100) - 1)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_removal_hardly_waits_for_the_reclaim_before_it(ground: Ground, tell: Tell) -> None:
     file = ground.work_dir / "file"
     file.write_bytes(os.urandom(FILE_BYTES))
     os.sync()
     with all_cpus_taken():
-        for reclaiming in (False, True):
-            removals, others, met = waits_msec(ground, file, reclaiming=reclaiming)
-            what = f"with a reclaim, {met} during it" if reclaiming else "without a reclaim"
+        # The last one only for its figures: what is about to be removed is never reclaimed like that.
+        for worker in (NO_WORKER, PROMPT, *([IDLE] if FULL_LOAD else [])):
+            removals, others, met = waits_msec(ground, file, worker)
             tell(
-                f"{TIMES} removals {what}, all CPUs taken: median {statistics.median(removals):.1f} ms, "
-                f"p99 {p99(removals):.1f} ms; a mkdir elsewhere: p99 {p99(others):.1f} ms"
+                f"{TIMES} removals {worker}, {met} during it, all CPUs taken: "
+                f"median {statistics.median(removals):.1f} ms, p99 {p99(removals):.1f} ms, "
+                f"longest {max(removals):.1f} ms; a mkdir elsewhere: p99 {p99(others):.1f} ms"
             )
-            assert p99(removals) < 1_000  # generous, for a machine that does something else meanwhile
+            assert worker == IDLE or p99(removals) < 1_000  # generous: others may be at work here too
