@@ -85,8 +85,7 @@ class Control(Overview):
     def book(self, record: ReclaimRecord) -> None:
         """Counts a record and tells of it."""
         self._totals.book(record)
-        if record.freed_bytes:
-            self._refaults.reclaimed()
+        self._refaults.reclaimed(record)
         self._recent.records.append(record)
         for listener in self._listeners:
             listener.reclaimed(record)
@@ -121,10 +120,15 @@ class Control(Overview):
         offset_usec = time.time_ns() // 1000 - now_usec()
         found: list[tuple[Residue, Mapping[str, object]]] = []
         for residue in snapshot.residues:
-            patience, reason = self._sweep.standing(residue.inode)
-            more: dict[str, object] = {"tries": patience.tries, "reason": reason}
-            if patience.next_usec:
-                more["next_usec"] = patience.next_usec + offset_usec
+            standing = self._sweep.standing(residue.inode)
+            stand = standing.stand
+            more: dict[str, object] = {
+                "tries": stand.tries,
+                "rung": str(stand.rung),
+                "reason": standing.reason,
+            }
+            if stand.next_usec:
+                more["next_usec"] = stand.next_usec + offset_usec
             if residue.inode in snapshot.unread:
                 more["unread"] = True  # its bytes were not read, which takes long here
             found.append((residue, more))

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import policy
+from .climb import Climb
 from .config_file import DEFAULT_DROPINS, DEFAULT_FILE, ConfigError, Loaded, load
 from .control import Control
 from .dbus.api import Api
@@ -25,6 +26,7 @@ from .kernel.backend import Backend
 from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle, warn_unless_idle
+from .kernel.nudge import Nudge
 from .kernel.shield import Ledger, LedgerError, restore
 from .kernel.warm import warm
 from .model import Decision, ReclaimRecord, Teardown
@@ -66,7 +68,7 @@ class Fatal(Exception):
 class Daemon:
     """One run of the service, from READY to its end."""
 
-    def __init__(self, options: argparse.Namespace, settings: Loaded, backend: Backend) -> None:
+    def __init__(self, options: argparse.Namespace, settings: Loaded, backend: Backend, nudge: Nudge) -> None:
         self._options = options
         self._settings = settings
         self._backend = backend
@@ -100,6 +102,8 @@ class Daemon:
             tell_forecast=self._journal.forecast,
             free=self._guard.free,
             rescan=self._watch.rescan,
+            climb=Climb(self._reclaimer, nudge=nudge, offline_usec=lambda: self._guard.heard_usec),
+            held=lambda: self._control.harm,
         )
         self._control = Control(
             self._reclaimer,
@@ -132,7 +136,7 @@ class Daemon:
 
     def _tell_paused(self, reason: str) -> None:
         self._journal.paused(reason)
-        self._control.note_pauses()
+        self._control.pause_changed()
         self._status()
 
     def _pause_changed(self) -> None:
@@ -310,7 +314,9 @@ def main(argv: list[str] | None = None) -> int:
         except KernelError as error:
             raise Fatal(f"A root cannot be opened: {error}.", os.EX_CONFIG) from error
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(Daemon(options, settings, backend).run())
+            nudge = Nudge(hierarchy)
+            nudge.prepare()
+            asyncio.run(Daemon(options, settings, backend, nudge).run())
     except Fatal as fatal:
         log.critical("%s", fatal)
         return fatal.status

@@ -52,6 +52,7 @@ class Guard:
         self.free = asyncio.Event()  # set while nothing is served; a sweep waits for it
         self.free.set()
         self.teardowns_total = 0
+        self.heard_usec = 0  # when a cgroup was last heard to be removed
         self.shed_total = 0
 
     def heard(self, teardown: Teardown) -> None:
@@ -60,6 +61,7 @@ class Guard:
             self.endings.serve_stop_job(teardown)
             return
         self.teardowns_total += 1
+        self.heard_usec = now_usec()
         if not self._reclaimer.config.teardown.after:
             return
         if len(self._settler) + self._waiting_count >= MAX_WAITING:

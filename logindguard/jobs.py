@@ -13,9 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from .demands import Demand
 from .kernel.cgroupfs import KernelError
 from .model import JobInfo, JobKind, JobState, Mode, Outcome, ReclaimRecord
-from .sweep import Demand, Sweep
+from .sweep import Sweep
 
 MAX_RUNNING = 16
 MAX_RUNNING_OF_USER = 4  # but for root

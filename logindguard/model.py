@@ -154,6 +154,7 @@ class Reclaim:
     write_usec: int
     reason: str
     forbid_swap: bool = False  # by memory.swap.max of the target, which is about to be removed
+    predicted_write_usec: int = 0  # kernel time of the smallest write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,7 @@ class Wait:
 
     reason: str
     keeps_mapped: bool = False  # because the rest is mapped by live processes
+    outside: bool = False  # because of the host, or of what lives beside it: it says nothing of the residue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

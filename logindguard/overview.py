@@ -75,6 +75,15 @@ class Overview:
         return self._pause.reason
 
     @property
+    def sweep_pause_reason(self) -> str:
+        return self._sweep.paused
+
+    @property
+    def harm(self) -> str:
+        """Why no sweep may go on: what one took before was read again. Empty where it may."""
+        return self._refaults.backoff.held(now_usec())
+
+    @property
     def dying(self) -> int:
         latest = self._readings.nudge()
         return latest.dying if latest.taken_usec else self._sweep.dying

@@ -7,22 +7,17 @@ that reads on in a journal line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from .config import Config, PressureSettings, SweepSettings, Units
-from .model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait, Way
+from .config import Config, Units
+from .model import Decision, Reading, Reclaim, Residue, Skip, Wait, Way
 
 # What memory.stat cannot resolve: it lags by up to 64 pages a CPU, and its lines are not read at once.
 NOISE_BYTES = 128 << 10
-# Tries at twice the first pace: they span dirty expiry (30 s), the flusher's period (5 s), journal commits.
-PATIENT_TRIES = 8
 # Where a mapped share is to be kept, some of it goes with every pass over the residue. So there must be
 # at least this part of it to gain, and no more than this part of the allowance may have gone lately.
 MAPPED_PART = 8
-# Where all CPUs are taken, a thread of idle priority would sit in a window with the shield up and the
-# ledger's lock held, and teardowns would wait for it.
-CPU_PRESSURE = PressureSettings(pause_percent=60.0, resume_percent=30.0)
 # CPU time that one dying memcg costs a sweep, all told: an order of magnitude, for a forecast only.
 FORECAST_USEC_PER_DYING = 10
 
@@ -58,7 +53,8 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
         return harm
     if way is not Way.SWEEP and reading.read_usec > READ_BUDGET_USEC:
         return Wait(
-            reason=f"reading memory.stat takes {reading.read_usec // 1000} ms here: left to the sweep"
+            reason=f"reading memory.stat takes {reading.read_usec // 1000} ms here: left to the sweep",
+            outside=True,
         )
     if reading.predicted_write_usec > limits.predicted_write_usec and not reading.permanent:
         return Skip(
@@ -88,6 +84,7 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
         window_usec=limits.window_usec if reading.shields else SLICE_USEC,
         write_usec=limits.write_usec if reading.shields else SLICE_USEC,
         reason="page cache of dying memcgs",
+        predicted_write_usec=reading.predicted_write_usec,
     )
 
 
@@ -111,7 +108,8 @@ def _shared(reading: Reading, config: Config) -> Skip | Wait | None:
         return Wait(
             reason=f"live cgroups beside it hold {reading.live_bytes >> 10} KiB{lost},"
             f" over {limits.shared_ratio:g} (reclaim.shared_ratio) of the {gain_bytes >> 10} KiB"
-            f" that dying ones hold{' or gave' if reading.gave_bytes else ''}"
+            f" that dying ones hold{' or gave' if reading.gave_bytes else ''}",
+            outside=True,
         )
     return None
 
@@ -123,12 +121,12 @@ def _hold(reading: Reading, config: Config) -> Wait | None:
         return Wait(reason="much of it is mapped, and force_empty would take that too", keeps_mapped=True)
     pressure = reading.memory_some_percent
     if pressure is not None and pressure >= config.pressure.pause_percent:
-        return Wait(reason=f"the host is under memory pressure ({pressure:.0f} % some)")
+        return Wait(reason=f"the host is under memory pressure ({pressure:.0f} % some)", outside=True)
     room = config.reclaim.min_headroom_bytes
     if reading.available_bytes < room:
-        return Wait(reason="the host has too little free memory")
+        return Wait(reason="the host has too little free memory", outside=True)
     if reading.headroom_bytes is not None and reading.headroom_bytes < room:
-        return Wait(reason="a memory limit above has too little headroom for a shield")
+        return Wait(reason="a memory limit above has too little headroom for a shield", outside=True)
     return None
 
 
@@ -176,29 +174,6 @@ def decide_ending(reading: Reading, config: Config, *, vacated: bool = False) ->
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Where one residue stands between tries of the sweep."""
-
-    tries: int = 0  # since the last progress
-    next_usec: int = 0
-
-
-def after_try(
-    patience: Patience, outcome: Outcome, decision: Decision, settings: SweepSettings, now_usec: int
-) -> Patience:
-    """When to come back: soon while the kernel's own clocks may still free it, then ever more seldom."""
-    if outcome is Outcome.PARTIAL:
-        # It still gave when the time of its job was over: only others' turns come between.
-        out_of_time = isinstance(decision, Reclaim)
-        return Patience(next_usec=now_usec + (0 if out_of_time else settings.retry_first_usec))
-    if outcome is Outcome.MAPPED_KEPT or isinstance(decision, Skip):
-        return Patience(tries=PATIENT_TRIES, next_usec=now_usec + settings.retry_max_usec)
-    tries = patience.tries + 1
-    backoff_usec = 2 * settings.retry_first_usec << min(max(0, tries - PATIENT_TRIES), 20)
-    return Patience(tries=tries, next_usec=now_usec + min(backoff_usec, settings.retry_max_usec))
-
-
 def for_sweep(decision: Reclaim, share_percent: float) -> Reclaim:
     """The same window in a sweep: short enough that, idle in between, no second is over the share.
 
@@ -217,24 +192,6 @@ def ramp_percent(cap_percent: float, since_start_usec: int, grace_usec: int) -> 
 def forecast_usec(dying: int, share_percent: float) -> int:
     """Roughly how long a sweep over so many takes at that share."""
     return int(dying * FORECAST_USEC_PER_DYING * 100 / share_percent)
-
-
-def paused_by_pressure(paused: bool, percent: float | None, settings: PressureSettings) -> bool:
-    """Hysteresis: pause at the upper bound, go on below the lower one."""
-    if percent is None:
-        return False
-    return percent >= (settings.resume_percent if paused else settings.pause_percent)
-
-
-def pause_reason(
-    paused: bool, memory_percent: float | None, cpu_percent: float | None, settings: PressureSettings
-) -> str:
-    """Why a sweep has to wait; empty when the host has room."""
-    if paused_by_pressure(paused, memory_percent, settings):
-        return f"memory pressure ({memory_percent:.0f} % some)"
-    if paused_by_pressure(paused, cpu_percent, CPU_PRESSURE):
-        return f"CPU pressure ({cpu_percent:.0f} % some)"
-    return ""
 
 
 def deepest_first(residues: list[Residue]) -> list[Residue]:

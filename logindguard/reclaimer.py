@@ -143,7 +143,7 @@ class Reclaimer:
         polls = RELEASE_POLLS
         while True:
             if held := self.held():
-                account.decision = Wait(reason=held)
+                account.decision = Wait(reason=held, outside=True)
                 return
             reading = await self._booked(account, job, self.backend.read, job.path)
             account.first = account.first or reading
@@ -201,7 +201,7 @@ class Reclaimer:
             return
         while True:
             if held := self.held():
-                account.decision = Wait(reason=held)
+                account.decision = Wait(reason=held, outside=True)
                 return
             reading = await self._booked(account, job, self.backend.read_ending, job.path)
             if reading.residue.inode != job.teardowns[0].inode:

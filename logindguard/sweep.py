@@ -6,44 +6,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from . import policy
+from .climb import Climb
+from .demands import Demand, Demands
 from .kernel.cgroupfs import KernelError
 from .kernel.idle import thread_cpu_usec
-from .kernel.pressure import some_percent
-from .model import Decision, Mode, Outcome, ReclaimRecord, Residue, Wait, Way
-from .pace import Pace
-from .policy import Patience
+from .kernel.pressure import read_signs
+from .model import Decision, Mode, Outcome, Reclaim, ReclaimRecord, Residue, Wait, Way
+from .pace import SEC, Pace
 from .reclaimer import Job, Reclaimer, now_usec
+from .room import Room
+from .standings import Standing
 
 T = TypeVar("T")
 PRESSURE_POLL_SEC = 10.0
 JOB_USEC = 10_000_000  # on one parent at a time; others' retries wait
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Standing:
-    """One residue that was not released at once."""
-
-    path: str
-    patience: Patience
-    told: str = ""  # the last reason, so that a standstill is told once
-
-
-@dataclass(slots=True, kw_only=True)
-class Demand:
-    """What somebody asked to be swept now; `book` gets each record."""
-
-    wants: Callable[[str], bool]  # by the path of a live parent
-    book: Callable[[ReclaimRecord], None]
-    canceled: bool = False
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Sweep:
@@ -58,6 +40,8 @@ class Sweep:
         tell_forecast: Callable[[int, int], None],
         free: asyncio.Event,
         rescan: Callable[[], Awaitable[None]],
+        climb: Climb | None = None,
+        held: Callable[[], str] = lambda: "",
     ) -> None:
         self._reclaimer = reclaimer
         self._tell = tell
@@ -65,8 +49,14 @@ class Sweep:
         self._tell_forecast = tell_forecast
         self._rescan = rescan  # of the cgroup tree, for teardowns that nothing told of
         self._free = free  # cleared while a teardown is served
-        self._standing: dict[int, _Standing] = {}
-        self._demands: deque[Demand] = deque()
+        self._climb = climb or Climb(reclaimer)
+        self._held = held  # why no sweep may go on, beside what the host says; empty where it may
+        self._standings = self._climb.standings
+        self._demands = Demands()
+        self._room = Room()
+        self._slow: set[int] = (
+            set()
+        )  # targets, by inode, of which it was told that one write is over the share
         self._wake = asyncio.Event()
         self._stopping = False
         self._ramp_since_usec: int | None = None
@@ -83,11 +73,8 @@ class Sweep:
 
     def leave(self, record: ReclaimRecord, decision: Decision) -> None:
         """Come back to what a teardown left behind; a new teardown makes an old residue worth a fresh try."""
-        if record.outcome in (Outcome.RELEASED, Outcome.GONE):
-            self._standing.pop(record.target_inode, None)
-            return
-        self._stand(record, decision, Patience())
-        self._wake.set()
+        if self._climb.leave(record, decision):
+            self._wake.set()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -105,10 +92,8 @@ class Sweep:
                 self.last_took_usec = passed_usec - began_usec
             await self._between()
             pass_usec = passed_usec + interval_usec
-            due_usec = min(
-                (standing.patience.next_usec for standing in self._standing.values()), default=pass_usec
-            )
-            await self._woken((min(due_usec, pass_usec) - now_usec()) / 1e6)
+            due_usec = min(self._standings.next_usec(pass_usec), pass_usec)
+            await self._woken((due_usec - now_usec()) / 1e6)
 
     async def _woken(self, timeout_sec: float) -> None:
         """Return after a time, or before it when there may be something to do."""
@@ -123,7 +108,7 @@ class Sweep:
         while not self._reclaimer.config.sweep.enabled:
             await self._wake.wait()
             self._wake.clear()
-            await self._serve_demands()
+            await self._demands.serve(self._serve)
 
     def wake(self) -> None:
         """Look anew at when to do what, for settings that have changed."""
@@ -134,22 +119,17 @@ class Sweep:
         self._pass_due = True
         self._wake.set()
 
-    def standing(self, inode: int) -> tuple[Patience, str]:
-        """Where a residue stands, and the reason of the last try; nothing of one that was not tried."""
-        standing = self._standing.get(inode)
-        return (standing.patience, standing.told) if standing else (Patience(), "")
+    def standing(self, inode: int) -> Standing:
+        """Where a residue stands."""
+        return self._standings.get(inode)
 
     async def demand(self, demand: Demand) -> None:
         """Try now, whatever its back-off, what `demand` wants; returns when it was done.
 
         Within the sweep's share and pauses. Raises KernelError or OSError; cancel it to stop.
         """
-        self._demands.append(demand)
         self._wake.set()
-        try:
-            await demand.done
-        finally:
-            demand.canceled = True
+        await self._demands.wait_for(demand)
 
     async def _serve(self, demand: Demand) -> None:
         residues = await self._ask(self._reclaimer.backend.residues)
@@ -161,30 +141,16 @@ class Sweep:
                 going = record.outcome is Outcome.PARTIAL and record.freed_bytes > 0
                 await self._retry_due()
 
-    async def _serve_demands(self) -> None:
-        while self._demands:
-            demand = self._demands.popleft()
-            try:
-                if not demand.canceled:
-                    await self._serve(demand)
-            except (KernelError, OSError) as error:
-                if not demand.done.done():
-                    demand.done.set_exception(error)
-            finally:
-                if not demand.done.done():
-                    demand.done.set_result(None)
-
     async def _between(self) -> None:
         """What does not wait for the end of a pass."""
-        await self._serve_demands()
+        await self._demands.serve(self._serve)
         await self._retry_due()
 
     async def _retry_due(self) -> None:
         if not self._reclaimer.config.sweep.enabled:
             return
-        for inode, standing in list(self._standing.items()):
-            if standing.patience.next_usec <= now_usec():
-                await self._guarded(self._try(standing.path, inode))
+        for inode, path in self._standings.due(now_usec()):
+            await self._guarded(self._try(path, inode))
 
     async def _guarded(self, work: Awaitable[object]) -> None:
         """A kernel file that cannot be read ends this pass, not the sweep."""
@@ -208,22 +174,23 @@ class Sweep:
             until_usec = now_usec() + settings.grace_usec
             while (left_usec := until_usec - now_usec()) > 0:
                 await self._woken(left_usec / 1e6)
-                await self._serve_demands()
+                await self._demands.serve(self._serve)
             self._ramp_since_usec = now_usec()
 
     async def _pass(self) -> None:
         backend = self._reclaimer.backend
         await self._rescan()
-        known = set(self._standing)  # what is left meanwhile is newer than what this pass counts
+        known = self._standings.inodes()  # what is left meanwhile is newer than what this pass counts
+        self._climb.read_clocks()
         self.dying = await self._ask(backend.total_dying)
         residues: list[Residue] = []
         if self.dying and backend.mode is not Mode.OBSERVE:
             residues = policy.deepest_first(await self._ask(backend.residues))
-        for inode in known - {residue.inode for residue in residues}:
-            self._standing.pop(inode, None)
+        found = {residue.inode for residue in residues}
+        self._standings.keep(found, of=known)
+        self._slow &= found
         for residue in residues:
-            standing = self._standing.get(residue.inode)
-            if standing is None or standing.patience.next_usec <= now_usec():
+            if self._standings.get(residue.inode).stand.next_usec <= now_usec():
                 await self._guarded(self._try(residue.path, residue.inode))
             await self._between()
 
@@ -239,8 +206,8 @@ class Sweep:
         return answer
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
-        await self._room()
-        old = self._standing.pop(inode, None)  # whatever comes now, it is not due again at once
+        await self._has_room()
+        old = self._standings.pop(inode)  # whatever comes now, it is not due again at once
         rested_usec = 0
 
         async def rest(cpu_usec: int) -> None:
@@ -251,7 +218,7 @@ class Sweep:
         job = Job(
             way=Way.SWEEP,
             path=path,
-            shape=lambda decision: policy.for_sweep(decision, self._share_percent()),
+            shape=lambda decision: self._shaped(path, inode, decision),
             should_stop=lambda: (
                 self._stopping or not self._free.is_set() or (demand is not None and demand.canceled)
             ),
@@ -260,25 +227,29 @@ class Sweep:
         )
         record, decision = await self._reclaimer.run(job)
         if demand is not None and demand.canceled:  # not to go on at once all the same
-            decision = Wait(reason=record.reason)
-        if record.outcome not in (Outcome.RELEASED, Outcome.GONE):
-            self._stand(record, decision, old.patience if old else Patience())
-        if record.freed_bytes or record.dying_after < record.dying_before or record.outcome is Outcome.FAILED:
+            decision = Wait(reason=record.reason, outside=True)
+        record, new = await self._climb.after_try(record, decision, old)
+        gave = record.freed_bytes or record.dying_after < record.dying_before
+        if gave or new or record.outcome is Outcome.FAILED:
             self._tell(record)
-        elif old is None or old.told != record.reason:
+        elif old.reason != record.reason:
             log.debug("%s: %d dying memcgs stay: %s.", path, record.dying_after, record.reason)
         await self._rest(record.cpu_usec - rested_usec)
         return record
 
-    def _stand(self, record: ReclaimRecord, decision: Decision, patience: Patience) -> None:
-        if record.target_inode:  # else it could not even be read: the next pass finds it again
-            self._standing[record.target_inode] = _Standing(
-                record.target,
-                policy.after_try(
-                    patience, record.outcome, decision, self._reclaimer.config.sweep, now_usec()
-                ),
-                record.reason,
+    def _shaped(self, path: str, inode: int, decision: Reclaim) -> Reclaim:
+        """Within the share; where a single write is over it, that is told, and rested for afterwards."""
+        share_usec = int(self._share_percent() * SEC / 100)
+        if decision.predicted_write_usec > share_usec and inode not in self._slow:
+            self._slow.add(inode)
+            log.info(
+                "One write to %s is predicted to take %d ms, and the sweep has %d ms of a second: "
+                "it rests for longer after each.",
+                path,
+                decision.predicted_write_usec // 1000,
+                share_usec // 1000,
             )
+        return policy.for_sweep(decision, self._share_percent())
 
     def _share_percent(self) -> float:
         settings = self._reclaimer.config.sweep
@@ -292,17 +263,17 @@ class Sweep:
         await asyncio.sleep(self._pace.rest_usec(cpu_usec, self._share_percent(), now_usec()) / 1e6)
         await self._free.wait()
 
-    async def _room(self) -> None:
+    async def _has_room(self) -> None:
         """Return when the host has room for a sweep."""
         while True:
-            reason = self._reclaimer.held() or policy.pause_reason(
-                bool(self.paused),
-                some_percent("memory"),
-                some_percent("cpu"),
-                self._reclaimer.config.pressure,
+            config = self._reclaimer.config
+            room = self._room.reason(
+                read_signs(), config.pressure, config.reclaim.min_headroom_bytes, now_usec()
             )
-            if bool(reason) != bool(self.paused):
-                self.paused = reason
+            reason = self._reclaimer.held() or room or self._held()
+            changed = bool(reason) != bool(self.paused)
+            self.paused = reason
+            if changed:
                 self._tell_paused(reason)
             if not reason:
                 return

@@ -31,6 +31,7 @@ def _properties(service: Service) -> list[Property]:
         told("ConfigFiles", "as", "true", lambda: [text(file) for file in service.config_files]),
         told("Paused", "b", "true", lambda: bool(service.pause_reason)),
         told("PauseReason", "s", "true", lambda: text(service.pause_reason)),
+        told("SweepPauseReason", "s", "true", lambda: text(service.sweep_pause_reason)),
         told("DyingCount", "t", "false", lambda: service.dying),
         told("ResidueBytes", "t", "false", lambda: service.residue_bytes),
         told("TeardownsTotal", "t", "false", lambda: service.teardowns_total),
@@ -85,7 +86,7 @@ class Api:
         self._server.emit("ModeChanged", str(self._service.mode), text(self._service.mode_reason))
 
     def pause_changed(self) -> None:
-        self._server.changed("Paused", "PauseReason")
+        self._server.changed("Paused", "PauseReason", "SweepPauseReason")
 
     def settings_changed(self) -> None:
         self._server.changed("ConfigFiles")

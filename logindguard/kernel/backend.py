@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy
+from .pins import Explained
 
 
 class Backend(Protocol):
@@ -28,6 +29,9 @@ class Backend(Protocol):
 
     def read(self, path: str) -> Reading:
         """All that a decision about the residue under `path` needs. Raises CgroupGone."""
+
+    def explain(self, path: str) -> Explained:
+        """What holds the residue under `path`, by kind. Raises CgroupGone."""
 
     def nearest_live(self, path: str) -> str:
         """`path`, or its nearest ancestor that still exists. Raises CgroupGone where that is not ours."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy, Unsupported
 from .features import Features
+from .pins import Explained, explain
 from .shield import Ledger
 from .v1_count import total_dying
 from .v2 import V2Backend
@@ -73,6 +74,9 @@ class ObserveBackend:
 
     def residues(self) -> list[Residue]:
         return []
+
+    def explain(self, path: str) -> Explained:
+        return explain(self.hierarchy, path)
 
     def nearest_live(self, path: str) -> str:
         return self.hierarchy.nearest_live(path)

@@ -8,6 +8,7 @@ Hard facts:
 - `MemAvailable` estimates what can be had without swapping; it counts page
   cache that a shield would hold back, which has to be taken off it.
 - Swap counts as on while SwapTotal is not 0, full or not: a full one drains.
+- `pswpin` and `pswpout` of /proc/vmstat are pages since the start of the machine.
 """
 
 from __future__ import annotations
@@ -24,6 +25,37 @@ class HostMemory:
     available_bytes: int
     swap_on: bool
     memory_some_percent: float | None  # None: this kernel does not measure pressure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What says whether the host has room for something that can wait; None: this kernel does not say."""
+
+    memory_percent: float | None = None  # `some avg10`, as the next two
+    cpu_percent: float | None = None
+    io_percent: float | None = None
+    available_bytes: int | None = None
+    swapped_pages: int | None = None  # in and out, since the start of the machine
+
+
+def read_signs(proc: Path = Path("/proc")) -> Signs:
+    """One reading; never raises."""
+    try:
+        available_bytes = read_host_memory(proc).available_bytes
+        swapped = [
+            int(line.split()[1])
+            for line in (proc / "vmstat").read_text().splitlines()
+            if line.startswith(("pswpin ", "pswpout "))
+        ]
+    except (OSError, ValueError):
+        available_bytes, swapped = None, []
+    return Signs(
+        memory_percent=some_percent("memory", proc),
+        cpu_percent=some_percent("cpu", proc),
+        io_percent=some_percent("io", proc),
+        available_bytes=available_bytes,
+        swapped_pages=sum(swapped) if swapped else None,
+    )
 
 
 def read_host_memory(proc: Path = Path("/proc")) -> HostMemory:

@@ -35,6 +35,7 @@ from .idle import thread_cpu_usec
 from .interrupt import Interrupter
 from .lately import Lately
 from .noswap import V1_FILE, NoSwap
+from .pins import Explained, explain
 from .pressure import HostMemory, read_host_memory
 from .shield import Ledger
 from .v1_count import total_dying
@@ -118,6 +119,9 @@ class V1Backend(Confined):
             predicted_write_usec=0 if self.features.partial_walks else self._cost.walk_usec(dying),
             read_usec=thread_cpu_usec() - started_usec,
         )
+
+    def explain(self, path: str) -> Explained:
+        return explain(self.hierarchy, path)
 
     def read_ending(self, path: str) -> Reading:
         """Of the cgroup itself while a stop job empties it: all in its subtree counts as residue."""

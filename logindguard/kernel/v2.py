@@ -36,6 +36,7 @@ from .features import Features
 from .idle import thread_cpu_usec
 from .lately import Lately
 from .noswap import V2_FILE, NoSwap
+from .pins import Explained, explain
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
 from .shield import Ledger, LedgerError, Shield, restore_locked
@@ -130,6 +131,9 @@ class V2Backend(Confined):
             spares_mapped=not self.features.mglru,
             mapped_lost_bytes=self._mapped_loss.at(residue.inode),
         )
+
+    def explain(self, path: str) -> Explained:
+        return explain(self.hierarchy, path, self._key)
 
     def _predicted_usec(self, target: Cgroup, residue: Residue) -> int:
         """Kernel time of the smallest write, as far as something else than its size decides on it."""

@@ -17,6 +17,7 @@ from logindguard.control import Control
 from logindguard.dbus.api import Api
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import Hierarchy
+from logindguard.kernel.pressure import Signs
 from logindguard.model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 from logindguard.pause import Pause
 from logindguard.reclaimer import Reclaimer
@@ -123,7 +124,7 @@ class Rig:
 @asynccontextmanager
 async def serving(bus: SystemBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     """Sweeps nothing but what is asked for."""
-    monkeypatch.setattr("logindguard.sweep.some_percent", lambda what: 0.0)
+    monkeypatch.setattr("logindguard.sweep.read_signs", Signs)
     monkeypatch.setattr("logindguard.readings.MIN_AGE_USEC", 0)
     monkeypatch.setattr("logindguard.readings.SHARE", 0)
     tree = tmp_path / "tree"
@@ -158,7 +159,7 @@ async def serving(bus: SystemBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         sweep = Sweep(
             reclaimer,
             tell=lambda each: made[0].control.book(each),
-            tell_paused=lambda reason: None,
+            tell_paused=lambda reason: made[0].control.pause_changed(),
             tell_forecast=lambda dying, usec: None,
             free=guard.free,
             rescan=lambda: asyncio.sleep(0),

@@ -21,6 +21,7 @@ from logindguard.config_file import ConfigError
 from logindguard.dbus import methods, values
 from logindguard.dbus.names import BUS_NAME, MANAGER
 from logindguard.kernel.cgroupfs import BadReading
+from logindguard.kernel.pressure import Signs
 from logindguard.model import JobState, Mode
 from logindguard.reclaimer import now_usec
 from logindguard.signals.bus import SystemBus, plain
@@ -114,6 +115,7 @@ async def test_properties(root: Client, alice: User, rig: Rig) -> None:
         "ConfigFiles": ["/etc/logindguard/config.yaml"],
         "Paused": False,
         "PauseReason": "",
+        "SweepPauseReason": "",
         "DyingCount": 3,
         "ResidueBytes": 10 * MIB,
         "TeardownsTotal": 5,
@@ -162,6 +164,7 @@ async def test_residues_of_everybody_for_root(root: Client, rig: Rig) -> None:
         "shmem_bytes": 0,
         "anon_bytes": 0,
         "tries": 0,
+        "rung": "reclaim",
         "reason": "",
     }
     assert "uid" not in rows["/system.slice"]
@@ -172,7 +175,8 @@ async def test_what_was_tried_and_when_it_is_tried_again(root: Client, rig: Rig)
     await ask(root, "Sweep", "a{sv}", {})
     await until(lambda: jobs_finished(root))
     [row] = await ask(root, "ListResidues")
-    assert (row["tries"], row["reason"]) == (1, "what is left waits for writeback")
+    assert (row["tries"], row["rung"]) == (1, "writeback")
+    assert row["reason"] == "what is left waits for writeback"
     assert row["next_usec"] > time.time_ns() // 1000
 
 
@@ -459,6 +463,21 @@ async def test_a_dry_run_writes_nothing(root: Client, alice: User, authority: Fa
     assert (await error(root, "Sweep", "a{sv}", wanted))[0] == "logindguard1.Error.NotSupported"
 
 
+async def test_a_sweep_that_waits_for_the_host_says_why(
+    root: Client, alice: User, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    percents = iter([50.0, 50.0])
+    monkeypatch.setattr("logindguard.sweep.read_signs", lambda: Signs(io_percent=next(percents, 0.0) + 20.0))
+    monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
+    rig.backend.hold(ALICE, 3, MIB)
+    await ask(root, "Sweep", "a{sv}", {})
+    await until(lambda: jobs_finished(root))
+    changes = [plain(body[1]) for member, body in root.heard if member == "PropertiesChanged"]
+    assert [each["SweepPauseReason"] for each in changes] == ["I/O pressure (70 % some)", ""]
+    assert {each["Paused"] for each in changes} == {False}
+    assert await alice.get("SweepPauseReason") == ""
+
+
 async def test_cancelling(root: Client, alice: User, authority: FakePolkit, rig: Rig) -> None:
     rig.backend.hold(ALICE, 3, 1000 * MIB)
     rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.02
@@ -525,9 +544,14 @@ async def test_pause_and_resume(root: Client, rig: Rig) -> None:
         "Nothing is reclaimed: paused by root until it is resumed.",
     )
     await ask(root, "Resume")
-    await until(lambda: len([1 for member, _ in root.heard if member == "PropertiesChanged"]) == 2)
-    changes = [plain(body[1]) for member, body in root.heard if member == "PropertiesChanged"]
-    assert changes == [{"Paused": True, "PauseReason": reason}, {"Paused": False, "PauseReason": ""}]
+
+    def changes() -> list[tuple[bool, str]]:
+        """In their order; the sweep, which waits for the same, tells of it as well."""
+        told = [plain(body[1]) for member, body in root.heard if member == "PropertiesChanged"]
+        return list(dict.fromkeys((each["Paused"], each["PauseReason"]) for each in told))
+
+    await until(lambda: len(changes()) == 2)
+    assert changes() == [(True, reason), (False, "")]
     await ask(root, "Sweep", "a{sv}", {})
     await until(lambda: jobs_finished(root))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy
+from logindguard.kernel.pins import Explained, Kind, Pin
 from logindguard.model import Mode, Outcome, PlannedWrite, Purpose, Reading, Reclaim, Residue, Window
 
 MIB = 1 << 20
@@ -28,6 +29,7 @@ class FakeBackend:
     swap_on: bool = False
     memory_some_percent: float | None = 0.0
     permanent: bool = True
+    predicted_write_usec: int = 100
     calls: list[tuple[str, str]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
@@ -63,7 +65,20 @@ class FakeBackend:
             swap_on=self.swap_on,
             refuses_swap=False,
             memory_some_percent=self.memory_some_percent,
-            predicted_write_usec=100,
+            predicted_write_usec=self.predicted_write_usec,
+        )
+
+    def explain(self, path: str) -> Explained:
+        self.calls.append(("explain", path))
+        residue = self.state[path]
+        pins = ((Kind.DIRTY, residue.dirty_bytes), (Kind.SHMEM, residue.shmem_bytes))
+        return Explained(
+            path=path,
+            inode=residue.inode,
+            dying=residue.dying,
+            live_children=1,
+            processes=False,
+            pins=tuple(Pin(kind=kind, held_bytes=held, file="memory.stat") for kind, held in pins),
         )
 
     def read_ending(self, path: str) -> Reading:

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from logindguard import guard as guard_module
+from logindguard.climb import Climb
 from logindguard.config import SEC, Config, ReclaimSettings, SweepSettings, TeardownSettings
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
+from logindguard.kernel.pressure import Signs
+from logindguard.kernel.writeback import Clocks
+from logindguard.ladder import Rung
 from logindguard.model import (
     UNNAMED,
     Decision,
@@ -32,6 +36,7 @@ from logindguard.model import (
 )
 from logindguard.reclaimer import Reclaimer, now_usec
 from logindguard.record.sentence import sentence
+from logindguard.standings import Standing
 from logindguard.sweep import Sweep
 from tests.unit.fake_backend import MIB, FakeBackend
 
@@ -41,6 +46,8 @@ CONFIG = Config(
         interval_usec=300_000, cpu_percent=100.0, retry_first_usec=50_000, retry_max_usec=100_000
     ),
 )
+# Clocks of a kernel that writes at once.
+FAST = Clocks(expire_usec=60_000, writeback_usec=20_000, commit_usec=20_000)
 ALICE = "/user.slice/user-1000.slice"
 
 
@@ -69,6 +76,12 @@ class Rig:
     paused: list[str] = field(default_factory=list)
     forecasts: list[tuple[int, int]] = field(default_factory=list)
     more: asyncio.Event = field(default_factory=asyncio.Event)
+    nudges: int = 0
+    removed_usec: int = 0
+
+    def nudge(self) -> bool:
+        self.nudges += 1
+        return True
 
     def tell(self, record: ReclaimRecord) -> None:
         self.told.append(record)
@@ -95,7 +108,7 @@ async def no_rescan() -> None:
 @pytest.fixture(autouse=True)
 def calm_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else runs on this machine: a sweep would wait for it."""
-    monkeypatch.setattr("logindguard.sweep.some_percent", lambda what: 0.0)
+    monkeypatch.setattr("logindguard.sweep.read_signs", Signs)
 
 
 @pytest.fixture
@@ -108,7 +121,9 @@ def executors() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
 async def rig(
     executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Rig]:
-    monkeypatch.setattr("logindguard.sweep.some_percent", lambda what: 0.0)  # however busy this machine is
+    monkeypatch.setattr("logindguard.sweep.read_signs", Signs)  # however busy this machine is
+    monkeypatch.setattr("logindguard.climb.read_clocks", lambda: FAST)
+    monkeypatch.setattr("logindguard.ladder.NUDGE_USEC", 20_000)
     backend = FakeBackend()
     reclaimer = Reclaimer(backend, CONFIG, prompt=executors[0], idle=executors[1])
     rig: Rig
@@ -124,6 +139,7 @@ async def rig(
         tell_forecast=lambda dying, usec: rig.forecasts.append((dying, usec)),
         free=guard.free,
         rescan=no_rescan,
+        climb=Climb(reclaimer, nudge=lambda: rig.nudge(), offline_usec=lambda: rig.removed_usec),
     )
     rig = Rig(backend, reclaimer, guard, sweep)
     running = asyncio.create_task(guard.run())
@@ -384,6 +400,76 @@ async def test_what_a_teardown_left_is_tried_again(rig: Rig) -> None:
     assert (records[1].way, records[1].outcome) == (Way.SWEEP, Outcome.RELEASED)
 
 
+async def test_a_residue_climbs_to_its_verdict_and_down_again(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
+    inode = rig.backend.state[ALICE].inode
+    async with Sweeping(rig):
+        [record] = await rig.until(1)
+        assert record.reason == "held by 1M that waits to be written to disk"
+        assert (record.outcome, record.dying_after) == (Outcome.SKIPPED, 2)
+        standing = rig.sweep.standing(inode)
+        assert (standing.stand.rung, standing.reason) == (Rung.VERDICT, record.reason)
+        assert rig.nudges == 1
+        # The same again is not told again, by a later try or after another teardown.
+        rig.guard.heard(teardown("session-1.scope"))
+        await until(lambda: bool(rig.left))
+        rig.sweep.leave(*rig.left[0])
+        assert rig.sweep.standing(inode).stand.rung is Rung.WRITEBACK
+        await until(lambda: rig.sweep.standing(inode).stand.rung is Rung.VERDICT)
+        assert [each.way for each in rig.told] == [Way.SWEEP, Way.AFTER]
+        # Something else is.
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], shmem_bytes=4096)
+        await rig.until(3)
+        assert (
+            rig.told[-1].reason
+            == "held by 1M that waits to be written to disk and 4K of tmpfs or shared memory"
+        )
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dirty_bytes=0, shmem_bytes=0)
+        await until(lambda: rig.told[-1].outcome is Outcome.RELEASED)
+    assert rig.sweep.standing(inode) == Standing()
+
+
+async def test_what_went_by_itself_begins_anew(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 5, MIB, dirty_bytes=MIB)
+    inode = rig.backend.state[ALICE].inode
+    async with Sweeping(rig):
+        await rig.until(1)
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dying=4)
+        await until(lambda: rig.sweep.standing(inode).stand.rung is Rung.RECLAIM)
+        await until(lambda: rig.sweep.standing(inode).stand.rung is Rung.VERDICT)
+
+
+async def test_no_nudge_where_a_cgroup_was_just_removed(rig: Rig) -> None:
+    rig.removed_usec = now_usec() + SEC
+    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
+    async with Sweeping(rig):
+        await rig.until(1)
+    assert rig.nudges == 0
+
+
+async def test_a_refusal_says_itself_what_holds_the_rest(rig: Rig) -> None:
+    rig.backend.swap_on = True
+    rig.backend.hold(ALICE, 2, MIB, shmem_bytes=MIB)
+    async with Sweeping(rig):
+        await until(lambda: rig.sweep.standing(rig.backend.state[ALICE].inode).stand.rung is Rung.VERDICT)
+    assert "explain" not in {what for what, _ in rig.backend.calls}
+    assert "would swap out" in rig.sweep.standing(rig.backend.state[ALICE].inode).reason
+
+
+async def test_a_write_over_the_share_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rig.reclaimer.config = replace(CONFIG, sweep=replace(CONFIG.sweep, cpu_percent=1.0))
+    rig.backend.predicted_write_usec = 94_000
+    rig.backend.hold(ALICE, 2, 3 * MIB)
+    rig.backend.per_window_bytes = MIB
+    async with Sweeping(rig):
+        await until(lambda: rig.backend.state[ALICE].dying == 0)
+    assert [each.message for each in caplog.records if "predicted" in each.message] == [
+        f"One write to {ALICE} is predicted to take 94 ms, and the sweep has 10 ms of a second: "
+        "it rests for longer after each."
+    ]
+
+
 async def test_a_sweep_yields_to_a_teardown(rig: Rig) -> None:
     rig.backend.hold(ALICE, 2, 4 * MIB)
     rig.guard.free.clear()
@@ -401,9 +487,7 @@ async def test_pressure_pauses_and_says_so_once(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     percents = iter([50.0, 50.0, 7.0, 1.0])
-    monkeypatch.setattr(
-        "logindguard.sweep.some_percent", lambda what: next(percents, 0.0) if what == "memory" else 0.0
-    )
+    monkeypatch.setattr("logindguard.sweep.read_signs", lambda: Signs(memory_percent=next(percents, 0.0)))
     monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
     rig.backend.hold(ALICE, 2, MIB)
     async with Sweeping(rig):

@@ -77,7 +77,7 @@ async def test_a_job_takes_what_it_wants_and_no_more(rig: Rig, jobs: Jobs, told:
 async def test_a_job_does_not_wait_for_a_back_off(rig: Rig, jobs: Jobs, told: Told) -> None:
     rig.backend.hold(ALICE, 3, 10 * MIB, dirty_bytes=10 * MIB)
     async with Sweeping(rig):
-        await until(lambda: rig.sweep.standing(rig.backend.state[ALICE].inode)[1] != "")
+        await until(lambda: rig.sweep.standing(rig.backend.state[ALICE].inode).reason != "")
         sweep(jobs)
         await until(lambda: bool(told))
     assert (told[0].state, told[0].outcome) == (JobState.DONE, Outcome.SKIPPED)

@@ -9,6 +9,7 @@ import pytest
 from logindguard.kernel.cgroupfs import (
     MAX_DEPTH,
     BadReading,
+    Cgroup,
     CgroupGone,
     Hierarchy,
     KernelRefused,
@@ -192,6 +193,54 @@ def test_what_has_nothing_dying_is_not_walked(tree: FakeTree) -> None:
     (tree.add("/clean/below") / "cgroup.stat").write_text("not to be read")
     with tree.hierarchy.open("/") as cgroup:
         assert [residue.path for residue in walk(cgroup, KEY)] == ["/dying"]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths and names of the control files that are read from now on."""
+    found: list[str] = []
+    read = Cgroup.read
+
+    def noted(cgroup: Cgroup, file: str) -> str:
+        found.append(f"{cgroup.path.rstrip('/')}/{file}")
+        return read(cgroup, file)
+
+    monkeypatch.setattr(Cgroup, "read", noted)
+    return found
+
+
+def host_of(tree: FakeTree, tmp_path: Path, users: int) -> V2Backend:
+    """Each user with a slice, a manager and a session below it, where nothing is dying yet."""
+    tree.add("/user.slice")
+    for uid in range(users):
+        tree.add(f"/user.slice/user-{uid}.slice")
+        tree.add(f"/user.slice/user-{uid}.slice/user@{uid}.service")
+        tree.add(f"/user.slice/user-{uid}.slice/session-{uid}.scope")
+    features = probe(tree.hierarchy, sys=tmp_path, proc=tmp_path)
+    return V2Backend(tree.hierarchy, features, Ledger(tmp_path / "ledger"))
+
+
+def test_nothing_dying_costs_one_read(tree: FakeTree, tmp_path: Path, reads: list[str]) -> None:
+    backend = host_of(tree, tmp_path, 20)
+    reads.clear()
+    assert backend.total_dying() == 0
+    assert reads == ["/cgroup.stat"]
+    assert backend.residues() == []
+    assert reads == ["/cgroup.stat"] * 2
+
+
+def test_one_dying_costs_one_path_down(tree: FakeTree, tmp_path: Path, reads: list[str]) -> None:
+    """The counts of what lies beside the path are read, and of nothing below that."""
+    backend = host_of(tree, tmp_path, 20)
+    path = "/user.slice/user-7.slice"
+    for each in ("/", "/user.slice", path):
+        tree.set(each, dying=1)
+    reads.clear()
+    assert [residue.path for residue in backend.residues()] == [path]
+    beside = [f"/user.slice/user-{uid}.slice" for uid in range(20)]
+    below = [f"{path}/user@7.service", f"{path}/session-7.scope"]
+    counted = ["", "/user.slice", *beside, *below]
+    assert sorted(reads) == sorted(f"{each}/cgroup.stat" for each in counted)
 
 
 def test_a_residue_is_the_parent_less_its_live_children(tree: FakeTree) -> None:

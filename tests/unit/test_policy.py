@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from logindguard import policy
-from logindguard.config import Config, PressureSettings, SweepSettings, Units
-from logindguard.model import Decision, Outcome, Reading, Reclaim, Residue, Skip, Wait, Way
-from logindguard.policy import PATIENT_TRIES, Patience
+from logindguard.config import Config, Units
+from logindguard.model import Reading, Reclaim, Residue, Skip, Wait, Way
 
 MIB = 1 << 20
 CONFIG = Config()
@@ -76,6 +75,23 @@ def test_what_is_left_alone(case: Reading, kind: type, words: str) -> None:
     decision = policy.decide(case, CONFIG)
     assert isinstance(decision, kind)
     assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("case", "outside"),
+    [
+        (reading(memory_some_percent=10.0), True),
+        (reading(available_bytes=60 * MIB), True),
+        (reading(headroom_bytes=60 * MIB), True),
+        (reading(residue(dirty_bytes=40 * MIB)), False),
+        (reading(residue(mapped_bytes=40 * MIB)), False),
+        (reading(residue(file_bytes=0)), False),
+    ],
+)
+def test_what_says_nothing_of_the_residue(case: Reading, outside: bool) -> None:
+    decision = policy.decide(case, CONFIG)
+    assert isinstance(decision, Wait)
+    assert decision.outside is outside
 
 
 def test_a_slow_memory_stat_is_left_to_the_sweep() -> None:
@@ -245,35 +261,6 @@ def test_what_is_left_alone_when_its_processes_are_gone(case: Reading, kind: typ
     assert words in decision.reason
 
 
-def test_tries_span_the_kernels_clocks_then_back_off() -> None:
-    settings, wait = SweepSettings(), Wait(reason="what is left waits for writeback")
-    patience, now, times = Patience(), 0, []
-    for _ in range(PATIENT_TRIES + 8):
-        patience = policy.after_try(patience, Outcome.SKIPPED, wait, settings, now)
-        times.append(patience.next_usec - now)
-        now = patience.next_usec
-    assert times[:PATIENT_TRIES] == [2 * settings.retry_first_usec] * PATIENT_TRIES
-    assert sum(times[:PATIENT_TRIES]) >= 60_000_000
-    assert times[PATIENT_TRIES:] == sorted(times[PATIENT_TRIES:])
-    assert times[-1] == settings.retry_max_usec
-
-
-@pytest.mark.parametrize(
-    ("outcome", "decision", "in_usec"),
-    [
-        # its time was over while it still gave: it goes on at once
-        (Outcome.PARTIAL, Reclaim(max_bytes=1, keep_mapped=False, window_usec=1, write_usec=1, reason=""), 0),
-        (Outcome.PARTIAL, Wait(reason=""), 5),
-        (Outcome.MAPPED_KEPT, Wait(reason=""), 300),
-        (Outcome.SKIPPED, Skip(reason=""), 300),
-        (Outcome.FAILED, Wait(reason=""), 10),
-    ],
-)
-def test_next_try(outcome: Outcome, decision: Decision, in_usec: int) -> None:
-    after = policy.after_try(Patience(tries=3), outcome, decision, SweepSettings(), 1_000)
-    assert after.next_usec == 1_000 + in_usec * 1_000_000
-
-
 def test_a_window_of_a_sweep_fits_its_share_of_a_second() -> None:
     plan = Reclaim(max_bytes=1, keep_mapped=False, window_usec=250_000, write_usec=4_000, reason="")
     assert policy.for_sweep(plan, 2.0).window_usec == 20_000
@@ -286,30 +273,6 @@ def test_a_first_big_sweep_ramps_up() -> None:
     assert shares == sorted(shares)
     assert shares[0] == pytest.approx(0.2)
     assert shares[-1] == 2.0
-
-
-def test_pressure_has_hysteresis() -> None:
-    settings, paused, seen = PressureSettings(), False, []
-    for percent in (0.0, 9.9, 10.0, 7.0, 5.0, 4.9, 7.0, None):
-        paused = policy.paused_by_pressure(paused, percent, settings)
-        seen.append(paused)
-    assert seen == [False, False, True, True, True, False, False, False]
-
-
-@pytest.mark.parametrize(
-    ("paused", "memory", "cpu", "reason"),
-    [
-        (False, 0.0, 0.0, ""),
-        (False, 12.0, 99.0, "memory pressure (12 % some)"),
-        (False, 0.0, 60.0, "CPU pressure (60 % some)"),
-        (False, 0.0, 59.0, ""),
-        (True, 0.0, 31.0, "CPU pressure (31 % some)"),
-        (True, 4.0, 29.0, ""),
-        (False, None, None, ""),
-    ],
-)
-def test_why_a_sweep_waits(paused: bool, memory: float | None, cpu: float | None, reason: str) -> None:
-    assert policy.pause_reason(paused, memory, cpu, PressureSettings()) == reason
 
 
 def test_deepest_parents_come_first() -> None:

@@ -17,7 +17,6 @@ from logindguard.kernel.cgroupfs import CgroupGone
 from logindguard.metrics import Figures
 from logindguard.model import Mode, Sample
 from logindguard.record.textfile import replace_text
-from logindguard.refaults import Refaults, refaulted_pages
 from logindguard.sampler import Sampler
 from logindguard.statistics import Stopwatch
 
@@ -162,38 +161,6 @@ def test_replaced_whole_and_readable_by_all(tmp_path: Path) -> None:
     assert path.read_text() == "new\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [each.name for each in tmp_path.iterdir()] == ["x.prom"]
-
-
-async def test_what_is_read_again_after_a_reclaim() -> None:
-    counts = [100, 107, 200, 200]
-    refaults = Refaults(lambda: counts.pop(0), watch_sec=0.01)
-    refaults.reclaimed()
-    refaults.reclaimed()  # the same watch
-    await until(lambda: len(counts) == 2)
-    await until(lambda: refaults.total_pages == 7)
-    await until(lambda: refaults._task is None)
-    refaults.reclaimed()
-    await until(lambda: not counts)
-    await until(lambda: refaults._task is None)
-    assert refaults.total_pages == 7
-
-
-def test_the_kernels_own_count(tmp_path: Path) -> None:
-    (tmp_path / "vmstat").write_text("nr_free_pages 1\nworkingset_refault_file 42\n")
-    assert refaulted_pages(tmp_path) == 42
-    (tmp_path / "vmstat").write_text("nr_free_pages 1\n")
-    with pytest.raises(ValueError, match="workingset_refault_file"):
-        refaulted_pages(tmp_path)
-
-
-async def test_a_kernel_that_does_not_count_them() -> None:
-    def read() -> int:
-        raise ValueError
-
-    refaults = Refaults(read)
-    refaults.reclaimed()
-    await until(lambda: refaults._task is None)
-    assert refaults.total_pages == 0
 
 
 def test_how_long_something_was_the_case() -> None:

@@ -18,6 +18,7 @@ from ...kernel.features import version_of
 from ...kernel.page_owner import NoPageOwners, PageOwners
 from ...kernel.pins import KERNEL_MEMORY_LETS_GO, Explained, Kind, Pin, explain
 from ...text import counted, printable, size, span
+from ...verdict import HOLDS, HOLDS_TOO, KERNEL_MEMORY, MEANS, NOISE_BYTES, REFERENCES, verdict
 from .. import local
 from ..client import Record, ServiceAbsent
 from ..context import Context
@@ -41,28 +42,6 @@ FILES = (
     Column("CACHED", right=True),
     Column("FILE", shrink=30, keep_end=True),
     Column("STATE", nothing=""),
-)
-MEANS = {
-    Kind.CLEAN: "the next reclaim takes it",
-    Kind.DIRTY: "waits to be written to disk",
-    Kind.WRITEBACK: "is being written to disk",
-    Kind.MAPPED: "live processes map it: much of that stays until they end",
-    Kind.SHMEM: "tmpfs or shared memory: stays until it is deleted",
-    Kind.ANON: "of processes that live elsewhere now: stays until they end",
-    Kind.SWAP: "swapped out: stays until its owners end",
-    Kind.SLAB: "passed to the parent: keeps none of them",
-    Kind.SOCK: "passed to the parent: keeps none of them",
-    Kind.PERCPU: "the memcgs' own counters: go with them",
-    Kind.KERNEL: "kernel memory: keeps none of them",
-    Kind.OTHER: "in no counter, or of counters that lag behind",
-}
-HOLDS = frozenset(MEANS) - {Kind.SLAB, Kind.SOCK, Kind.PERCPU, Kind.KERNEL, Kind.OTHER}
-KERNEL_MEMORY = frozenset({Kind.SLAB, Kind.SOCK, Kind.KERNEL})
-HOLDS_TOO = "kernel memory, which keeps them until it is freed, before Linux 5.9"
-NOISE_BYTES = 128 << 10  # what two readings one after the other may differ by
-REFERENCES = (
-    "Nothing that is charged holds them. Inodes that they dirtied may still refer to them: those let go\n"
-    "once they are clean and some other memcg is removed."
 )
 MOST_FILES = 20
 READ_SEC = 30.0  # what is charged to the live cgroups beside
@@ -171,6 +150,8 @@ def _show(context: Context, found: Explained, standing: Record) -> None:
         out.line("Processes live in it: what they hold is among that, since nothing tells it apart.")
     if found.dying and not any(pin.held_bytes >= NOISE_BYTES for pin in found.pins if pin.kind in HOLDS):
         out.line(REFERENCES)
+    elif unknown := verdict(found).unknown:
+        out.line(f"At least {counted(unknown, 'dying memcg')} by none of that: by others below, or unknown.")
     if reason := standing.get("reason"):
         next_usec = standing.get("next_usec", 0)
         again = f"; next try {ago(next_usec, context.now_usec)}" if next_usec else ""
@@ -195,7 +176,7 @@ def _row(pin: Pin, means: str) -> Row:
 
 def _means(roots: Roots) -> dict[Kind, str]:
     """Of each kind on this kernel."""
-    means = MEANS | {Kind.DIRTY: MEANS[Kind.DIRTY] + _dirty_expiry(roots)}
+    means = {**MEANS} | {Kind.DIRTY: MEANS[Kind.DIRTY] + _dirty_expiry(roots)}
     with suppress(OSError):
         if version_of((roots.proc / "sys/kernel/osrelease").read_text()) < KERNEL_MEMORY_LETS_GO:
             means |= dict.fromkeys(KERNEL_MEMORY, HOLDS_TOO)
