@@ -22,7 +22,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: pictures help setup need-root test test-systems test-native test-load test-metrics bench lint \
+.PHONY: pictures help setup need-root test test-systems test-native test-load test-metrics bench bench-vm lint \
 	faults test-faults-native test-faults soak demo demo-native demo-vm deb pot clean
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo 'make soak         $(SOAK_MINUTES) minutes (SOAK_MINUTES) of logins, cron, services and restarts at random'
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
 	@echo 'make bench        the guard beside its rivals at full size, on this machine alone; BENCH_ARGS=--help'
+	@echo 'make bench-vm     the same inside virtual machines with Debian 12 and 13'
 	@echo 'make pictures     those in docs/pictures, by a browser that it fetches from Debian'
 	@echo 'make man          the man pages, into build/man'
 	@echo 'make lint         ruff and mypy over code and tests'
@@ -126,6 +127,10 @@ test-metrics: $(PROMTOOL)
 bench: setup need-root
 	@mkdir -p build
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.bench $(BENCH_ARGS)
+
+bench-vm: setup need-root
+	@mkdir -p build
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m tests.bench.vm $(BENCH_ARGS)
 
 # A browser below build/ looks at the page of a report and at what terminals show.
 pictures: setup need-root

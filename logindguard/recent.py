@@ -6,6 +6,7 @@ The tree forgets a unit with its cgroup, and the journal takes a moment to take 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from sys import intern
 
 from .model import Phase, ReclaimRecord, Teardown
 
@@ -21,7 +22,7 @@ class Recent:
     def heard(self, teardown: Teardown) -> None:
         if teardown.phase is not Phase.ENDED or "/user@" in teardown.parent:
             return  # below user@.service any user can use any name
-        self._places[teardown.unit] = teardown.parent
+        self._places[teardown.unit] = intern(teardown.parent)  # thousands of sessions hang under few slices
         self._places.move_to_end(teardown.unit)
         while len(self._places) > MAX_UNITS:
             self._places.popitem(last=False)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import big, logins, storm
+from tests.bench import big, idle, live, logins, pods, removal, storm
 from tests.bench.drive import Bench
 from tests.bench.result import CHECKOUT, Result
 from tests.bench.table import show, write_tables
@@ -28,7 +28,14 @@ BENCHES: Mapping[str, tuple[Callable[[Bench], Result], str]] = {
     "storm": (storm.run, "400,000 dying memcgs of one page each; 15 min"),
     "big": (big.run, "one dying memcg of 20 GB beside a process that wakes up every ms; 8 min"),
     "logins": (logins.run, "10,000 simulated logins, 1,000 a minute; 10 min"),
+    "live-few": (live.run_few, "20,000 dying beside 20 live ones with 500 MB (cgroup v2); 30 min emulated"),
+    "live-many": (live.run_many, "the same beside 1,000 (cgroup v2); 45 min emulated"),
+    "removal": (removal.run, "40 parents that are removed while they are reclaimed; 4 min, 10 min emulated"),
+    "pods": (pods.run, "100 pods, 10 replaced a second for 5 min (cgroup v2); 20 min"),
+    "idle": (idle.run, "2,000 live ones and nothing dying (cgroup v2); 2 min"),
 }
+
+NATIVE = ("storm", "big", "logins", "removal")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = Progress()
     raise_when_interrupted()
     failures = []
-    for name in given.names or BENCHES:
+    for name in given.names or NATIVE:
         run, about = BENCHES[name]
         progress.step(f"{name}: {about}" + (f", at {given.scale:g} of its size" if given.scale != 1 else ""))
         try:
@@ -65,7 +72,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="\n".join(["benches:", *(f"  {name:<10}{about}" for name, (_, about) in BENCHES.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHES], help="all, where none is named")
+    parser.add_argument(
+        "names", nargs="*", choices=[[], *BENCHES], metavar="NAME", help=f"default: {' '.join(NATIVE)}"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of the size that the bars are about")
     parser.add_argument("--output", type=Path, help="where the JSON goes (full size: docs/benchmarks)")
     parser.add_argument(

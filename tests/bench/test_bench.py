@@ -21,7 +21,7 @@ from tests.demo.test_native import left_behind
 
 pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
 # The smallest that shows that a bench does what it says.
-SCALES = {"storm": 0.001, "big": 0.001, "logins": 0.004}
+SCALES = {"storm": 0.001, "big": 0.001, "logins": 0.004, "removal": 0.05}
 
 SMALL = Result(
     bench="storm",
@@ -36,7 +36,7 @@ SMALL = Result(
 )
 
 
-@pytest.mark.parametrize("name", list(program.BENCHES))
+@pytest.mark.parametrize("name", program.NATIVE)
 def test_in_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "IDLE_SEC", 0.1)
     monkeypatch.setattr(drive, "SETTLE_SEC", 1.0)
