@@ -45,6 +45,7 @@ help:
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
 	@echo 'make deb-clean    the same in a clean chroot of SUITE=bookworm or trixie, into dist/SUITE/'
+	@echo 'make test-package upgrade, removal and purge of the package in virtual machines with Debian 12 and 13'
 	@echo 'make lintian      build so on both, and have their lintian look at everything'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
 	@echo 'make setup        install what these need (each of them does so itself)'
@@ -170,15 +171,23 @@ deb: setup
 	mkdir -p $(DEB_BUILD)/logindguard $(DEB_OUT)
 	tar -cf - --exclude-vcs --exclude=./build --exclude=./dist --exclude=./.venv --exclude='.*_cache' \
 	  --exclude=__pycache__ --exclude='*.egg-info' . | tar -xf - -C $(DEB_BUILD)/logindguard
+	find $(DEB_BUILD) -exec touch -h -d "@$$(dpkg-parsechangelog -S Timestamp)" {} +
 	cd $(DEB_BUILD)/logindguard && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc -b
+	rm -f $(DEB_OUT)/logindguard_*
 	mv $(DEB_BUILD)/*.deb $(DEB_BUILD)/*.changes $(DEB_BUILD)/*.buildinfo $(DEB_OUT)/
 	rm -rf $(DEB_BUILD)
 
-.PHONY: deb-clean lintian
+.PHONY: deb-clean test-package lintian
 
 # In a chroot that mmdebstrap makes of $(SUITE) with nothing but what the build needs: into dist/$(SUITE)/.
 deb-clean: setup need-root
 	$(ROOT) debian/build-clean $(SUITE) dist/$(SUITE)
+
+# What autopkgtest would run of debian/tests, on machines of ours.
+test-package: setup need-root
+	@mkdir -p build dist
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full LOGINDGUARD_SYSTEMS="bookworm trixie" \
+	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/test_package.py $(PYTEST_ARGS)
 
 # The source too, by the lintian of each suite; anything that it says is a failure.
 lintian: setup need-root

@@ -21,9 +21,12 @@ pytestmark = pytest.mark.native
 CLK_TCK = os.sysconf("SC_CLK_TCK")
 
 
-def test_ready_status_and_a_clean_stop(launcher: Launcher, bus: Bus) -> None:
+def test_ready_status_and_a_clean_stop(launcher: Launcher, bus: Bus, tell: Tell) -> None:
+    began = time.monotonic()
     run = launcher.start("--bus-address", bus.address)
     run.wait_told("READY=1")
+    took_sec, cpu_sec = time.monotonic() - began, _cpu_sec(run.process.pid)
+    tell(f"from the start to READY=1: {took_sec:.2f} s, {cpu_sec:.2f} s of CPU time")
     run.wait_told("STATUS=")
     status, errors = run.end()
     run.wait_told("STOPPING=1")
