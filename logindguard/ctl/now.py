@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ async def read(context: Context) -> Now:
             properties = await service.properties()
             rows, total = await service.residues(), int(properties["dying_count"])
             version, mode = int(properties["cgroup_version"]), str(properties["mode"])
+    dying: Counter[str] = Counter()
+    for row in rows if version != 1 else ():
+        dying[row["path"]] += row["dying"]  # a slice, and what hangs below it of users who are not named
     return Now(
         mode=mode,
         total=total,
-        dying=total if version == 1 else {row["path"]: row["dying"] for row in rows},
+        dying=total if version == 1 else dying,
         reasons={row["path"]: row.get("reason", "") for row in rows},
         residue_bytes=sum(row.get("file_bytes", 0) for row in rows),
     )

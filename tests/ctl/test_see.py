@@ -39,6 +39,13 @@ class TestBlame:
             dying = sum(row["dying"] for row in RESIDUES)
             assert sum(row["dying"] for row in rows) == pytest.approx(dying, abs=0.5)  # rounded
 
+    def test_what_hangs_below_users_who_are_not_named(self, command: Command, running: Running) -> None:
+        """Their sum has the path of the slice, as what hangs right below that has."""
+        running.service.residues = [
+            {**RESIDUES[0], "path": "/user.slice", "dying": count} for count in (3, 4)
+        ]
+        assert sum(row["dying"] for row in answer(command, "blame")) == pytest.approx(7, abs=0.5)
+
     def test_a_user_by_name_and_number(self, command: Command, running: Running) -> None:
         rows = {row.get("user"): row for row in answer(command, "blame", "--by=user")}
         assert rows["alice"]["uid"] == 61001
