@@ -19,10 +19,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .model import UNNAMED, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
+from .model import Booking, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .owners import Owner
 
 _MANAGER = "user@"
+Booked = ReclaimRecord | Booking
 UNTOLD = ""  # the owner of teardowns that a record counts and does not name
 # Inodes begin anew with each boot; from a reclaim before the rmdir to the one after it is not longer.
 _SAME_TEARDOWN_USEC = 600_000_000
@@ -91,11 +92,11 @@ class Blame:
         self._counted: set[str] = set()  # parents whose count is known since an earlier record
         self._endings: dict[int, _Ending] = {}
 
-    def book_all(self, records: Iterable[ReclaimRecord]) -> None:
+    def book_all(self, records: Iterable[Booked]) -> None:
         for record in records:
             self.book(record)
 
-    def book(self, record: ReclaimRecord) -> None:
+    def book(self, record: Booked) -> None:
         self.first_usec = self.first_usec or record.realtime_usec
         if record.way is Way.BEFORE:
             self._before(record)
@@ -142,7 +143,7 @@ class Blame:
                 path = path.rpartition("/")[0] or "/"
         return pool
 
-    def _before(self, record: ReclaimRecord) -> None:
+    def _before(self, record: Booked) -> None:
         for teardown in record.teardowns:
             owner = self._owner(teardown)
             if not self._is_open(teardown.inode, record.realtime_usec):
@@ -175,7 +176,7 @@ class Blame:
             pool.parts[ending.owner] += 1
             pool.why = ending.why
 
-    def _after(self, record: ReclaimRecord) -> None:
+    def _after(self, record: Booked) -> None:
         parent = "/" if record.mode is Mode.SHARED else record.target  # counted for the whole hierarchy
         new = self._new(record)
         self._move(record.teardowns, parent)
@@ -192,7 +193,7 @@ class Blame:
         if not (pool.parts or pool.strangers):
             del self._pools[parent]
 
-    def _new(self, record: ReclaimRecord) -> Parts:
+    def _new(self, record: Booked) -> Parts:
         """The teardowns of a record by owner, each counted once."""
         new: Parts = defaultdict(float)
         for teardown in record.teardowns:
@@ -200,7 +201,7 @@ class Blame:
             new[owner] += 1
             if not (self._endings and self._is_open(teardown.inode, record.realtime_usec)):
                 self._count(owner, 1, record.realtime_usec)
-        if unnamed := int(record.context.get(UNNAMED, 0)):
+        if unnamed := record.unnamed:
             new[UNTOLD] += unnamed
             self._count(UNTOLD, unnamed, record.realtime_usec)
         return new
@@ -256,7 +257,7 @@ class Blame:
                 else:
                     del parts[owner]
 
-    def _freed(self, record: ReclaimRecord, parts: Parts) -> None:
+    def _freed(self, record: Booked, parts: Parts) -> None:
         total = sum(parts.values())
         if not total or not record.freed_bytes:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 UNNAMED = "teardowns_unnamed"  # in the context of a record: how many more there were than it names
 
@@ -226,6 +227,29 @@ class ReclaimRecord:
         if self.way is Way.SWEEP:
             return (Way.SWEEP,)
         return tuple(dict.fromkeys(teardown.source for teardown in self.teardowns))
+
+    @property
+    def unnamed(self) -> int:
+        """Teardowns that it counts and does not name."""
+        return int(self.context.get(UNNAMED, 0))
+
+
+class Booking(NamedTuple):
+    """What of a record says who left what: read in half the time, since a history has 100,000 of them."""
+
+    realtime_usec: int
+    way: Way
+    target: str
+    target_inode: int
+    outcome: Outcome
+    reason: str
+    mode: Mode
+    dying_before: int
+    dying_after: int
+    freed_bytes: int
+    writes: int
+    teardowns: tuple[Teardown, ...]
+    unnamed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

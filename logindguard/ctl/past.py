@@ -5,35 +5,42 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from ..model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
-from ..record.history import HistoryUnavailable
+from ..record.history import History, HistoryUnavailable
 from .client import Record, ServiceAbsent
 from .context import Context
+
+R = TypeVar("R")
 
 MAX_SEC = 60.0  # for a journal of years
 OWN = "Other users' reclaims are shown only to whom polkit allows it."
 
 
-async def book(context: Context, since_usec: int, take: Callable[[ReclaimRecord], None]) -> None:
-    """`take` gets each record since then, oldest first. Failure where neither can be asked."""
+async def book(
+    context: Context,
+    since_usec: int,
+    take: Callable[[R | ReclaimRecord], None],
+    read: Callable[[History, int], Iterator[R]],
+) -> None:
+    """`take` gets what `read` does since then, oldest first. Failure where neither can be asked."""
     history = context.world.history
     stop = threading.Event()
 
-    def read() -> bool:
+    def work() -> bool:
         record = None
-        for record in history.each(since_usec=since_usec) if history else ():
+        for record in read(history, since_usec) if history else ():
             take(record)
             if stop.is_set():
                 break
         return record is not None
 
     try:
-        if await asyncio.to_thread(read):
+        if await asyncio.to_thread(work):
             return
     except HistoryUnavailable as error:
         context.out.note(f"{error} The service is asked.")

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any
 
-from ..model import Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
+from ..model import UNNAMED, Booking, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
 
 PREFIX = "LOGINDGUARD_"
 TEARDOWNS = f"{PREFIX}TEARDOWNS"
@@ -59,6 +59,8 @@ _SCALARS = {
     if item.name not in ("teardowns", "context")
 }
 _FIELDS = [(name, attribute, parse) for attribute, (name, parse, _) in _SCALARS.items()]
+_BOOKED = [_SCALARS[attribute][:2] for attribute in Booking._fields if attribute in _SCALARS]
+_UNNAMED = CONTEXT + UNNAMED.upper()
 _TEARDOWN = {  # type in JSON
     item.name: int if str(item.type).startswith("int") else str for item in fields(Teardown)
 }
@@ -136,6 +138,18 @@ def from_fields(entry: Mapping[str, object]) -> ReclaimRecord:
         raise BadEntry(f"{missing} is missing") from error
 
 
+def booking_of(entry: Mapping[str, Any]) -> Booking:
+    """The same of less. BadEntry when it is none."""
+    try:
+        scalars: list[Any] = [parse(entry[name]) for name, parse in _BOOKED]
+        unnamed = int(entry.get(_UNNAMED, 0))
+    except KeyError as error:
+        raise BadEntry(f"{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise BadEntry(_invalid(entry)) from error
+    return Booking._make([*scalars, _teardowns(entry.get(TEARDOWNS, "[]")), unnamed])
+
+
 def _invalid(entry: Mapping[str, object]) -> str:
     """The first field that cannot be parsed, in a sentence."""
     for name, _, parse in _FIELDS:
@@ -144,12 +158,16 @@ def _invalid(entry: Mapping[str, object]) -> str:
                 parse(entry[name])
         except ValueError as error:
             return f"{name} has no valid value: {error}"
-    raise AssertionError("all can be parsed")
+    return "it has a field of no valid value"
 
 
 def _teardowns(value: object) -> tuple[Teardown, ...]:
     try:
-        return tuple(map(_teardown, _JSON.decode(_text(value))))
+        text = _text(value)
+        told, end = _JSON.raw_decode(text)
+        if end != len(text):
+            raise ValueError(f"more after character {end}")
+        return tuple(map(_teardown, told))
     except (ValueError, TypeError, RecursionError) as error:
         raise BadEntry(f"{TEARDOWNS} has no valid value: {error}") from error
 

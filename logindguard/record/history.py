@@ -23,12 +23,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..model import ReclaimRecord, Sample
-from .entry import PREFIX, BadEntry, from_fields
+from ..model import Booking, ReclaimRecord, Sample
+from .entry import PREFIX, BadEntry, booking_of, from_fields
 from .journal import Kind
 from .samples import sample_from
+
+T = TypeVar("T", ReclaimRecord, Booking)
 
 UNIT = "logindguard.service"
 MARGIN_USEC = 10_000_000
@@ -110,15 +112,22 @@ class History:
                     break
         return found
 
-    def each(self, *, since_usec: int = 0) -> Iterator[ReclaimRecord]:
+    def each(self, since_usec: int = 0) -> Iterator[ReclaimRecord]:
         """Records made since then, realtime, oldest first, none of them kept: there may be a million.
 
         Raises HistoryUnavailable.
         """
+        return self._each(from_fields, since_usec)
+
+    def bookings(self, since_usec: int = 0) -> Iterator[Booking]:
+        """The same of less, in less time."""
+        return self._each(booking_of, since_usec)
+
+    def _each(self, parse: Callable[[dict[str, Any]], T], since_usec: int) -> Iterator[T]:
         with _uncollected():
             for entry in self._entries(since_usec, 0, Found(), oldest_first=True):
                 try:
-                    record = from_fields(entry)
+                    record = parse(entry)
                 except BadEntry:
                     continue
                 if record.realtime_usec >= since_usec:

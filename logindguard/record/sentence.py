@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..model import UNNAMED, Mode, Outcome, ReclaimRecord, Teardown, Way
+from ..model import Mode, Outcome, ReclaimRecord, Teardown, Way
 from ..text import counted, listed, printable, size
 
 
@@ -59,7 +59,7 @@ def _what(record: ReclaimRecord, names: Mapping[int, str]) -> str:
         return _one(teardowns[0], users)
     noun = "session" if all(teardown.session_id for teardown in teardowns) else "unit"
     who = f" ({listed(users)})" if users else ""
-    return f"{len(teardowns) + int(record.context.get(UNNAMED, 0))} ended {noun}s{who}"
+    return f"{len(teardowns) + record.unnamed} ended {noun}s{who}"
 
 
 def _one(teardown: Teardown, users: list[str]) -> str:

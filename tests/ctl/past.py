@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from logindguard.ctl.past import to_record
-from logindguard.model import Mode, ReclaimRecord, Sample
+from logindguard.model import Booking, Mode, ReclaimRecord, Sample
+from logindguard.record.entry import booking_of, to_fields
 from logindguard.record.history import MAX_SAMPLES, Found, History
 
 from .fake_service import MIB, NOW_USEC, RECORDS, SEC
@@ -33,8 +34,11 @@ def samples() -> list[Sample]:
 
 
 class Past(History):
-    def each(self, *, since_usec: int = 0) -> Iterator[ReclaimRecord]:
+    def each(self, since_usec: int = 0) -> Iterator[ReclaimRecord]:
         return reversed(self.find(since_usec=since_usec).records)
+
+    def bookings(self, since_usec: int = 0) -> Iterator[Booking]:
+        return (booking_of(to_fields(record)) for record in self.each(since_usec))
 
     def find(self, *, since_usec: int = 0, **_: Any) -> Found:
         return Found([to_record(row) for row in RECORDS if row["realtime_usec"] >= since_usec])

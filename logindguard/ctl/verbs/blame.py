@@ -16,7 +16,7 @@ async def run(context: Context) -> Exit:
     by = By(context.options.by or By.UNIT)
     since_usec = context.time("since")
     blame = Blame(owner_by(by, owners.timers(context.world.roots)), stranger_by(by))
-    await past.book(context, since_usec, blame.book)
+    await past.book(context, since_usec, blame.book, lambda history, since: history.bookings(since))
     present = await now.read(context)
     blame.close(present.dying, present.reasons)
     rows = [owners.to_row(by, owner, account) for owner, account in blame.ranked()]

@@ -40,7 +40,7 @@ async def run(context: Context) -> Exit:
     if begin_usec >= end_usec:
         raise Failure("--since= must be before now.", Exit.USAGE)
     books = Books(owners.timers(context.world.roots))
-    await past.book(context, begin_usec, books.book)
+    await past.book(context, begin_usec, books.book, lambda history, since: history.each(since))
     present = await now.read(context)
     report = books.close(
         await _samples(context, begin_usec),
