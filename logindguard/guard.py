@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,9 +14,9 @@ from .kernel.cgroupfs import CgroupGone, KernelError
 from .model import UNNAMED, Decision, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
 from .reclaimer import Job, Reclaimer, now_usec
 from .settle import Settler
-from .turns import Turns
+from .turns import Turns, owner
 
-MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep
+MAX_WAITING = 10_000  # teardowns; beyond, they are left to the sweep. Half of them for one user
 # Users make cgroups by the thousand below their own managers: what is told of them must not fill our memory.
 MAX_NAMED = 250  # teardowns in one record
 ROUND_USEC = 2_000_000  # then a sweep may take its turn
@@ -44,7 +45,7 @@ class Guard:
         self._settler = Settler()
         self._turns = Turns()
         self._waiting: dict[str, tuple[Teardown, ...]] = {}  # settled, by live parent
-        self._waiting_count = 0  # of teardowns
+        self._taken: Counter[str] = Counter()  # teardowns that settle or wait, by owner
         self._wake = asyncio.Event()
         self.endings = Endings(reclaimer, tell=tell, note_busy=self._note_busy, lives_on=lives_on)
         self._reclaiming = False
@@ -64,13 +65,16 @@ class Guard:
         self.heard_usec = now_usec()
         if not self._reclaimer.config.teardown.after:
             return
-        if len(self._settler) + self._waiting_count >= MAX_WAITING:
+        user = owner(teardown.path)
+        if self._taken.total() >= MAX_WAITING or (user and self._taken[user] >= MAX_WAITING // 2):
             if self.shed_total == 0:
                 log.warning(
-                    "More than %d teardowns wait at once; the sweep will see to the rest.", MAX_WAITING
+                    "%d teardowns wait at once; the sweep will see to those that come on top.",
+                    self._taken.total(),
                 )
             self.shed_total += 1
             return
+        self._taken[user] += 1
         self._settler.add(teardown, now_usec())
         self._wake.set()
 
@@ -94,7 +98,7 @@ class Guard:
                     while waiting and now_usec() < until_usec:
                         path = self._turns.next(waiting)
                         teardowns = waiting.pop(path)
-                        self._waiting_count -= len(teardowns)
+                        self._let_go(teardowns)
                         await self._serve(path, teardowns)
                         await self._gather()
                 finally:
@@ -116,9 +120,13 @@ class Guard:
         """Takes settled groups in by the parent that still lives: what hung under a gone one hangs there."""
         for path, teardowns in self._settler.due(self._reclaimer.config.teardown, now_usec()):
             live = await self._nearest_live(path)
-            if live is not None:
+            if live is None:
+                self._let_go(teardowns)
+            else:
                 self._waiting[live] = self._waiting.get(live, ()) + teardowns
-                self._waiting_count += len(teardowns)
+
+    def _let_go(self, teardowns: tuple[Teardown, ...]) -> None:
+        self._taken -= Counter(owner(teardown.path) for teardown in teardowns)
 
     async def _serve(self, path: str, teardowns: tuple[Teardown, ...]) -> None:
         """Reclaim once for one parent."""

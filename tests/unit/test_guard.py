@@ -311,12 +311,29 @@ async def test_observing_writes_nothing(rig: Rig) -> None:
 
 async def test_what_is_too_much_is_shed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "MAX_WAITING", 5)
+    rig.backend.hold("/system.slice", 3, MIB)
+    for _ in range(2):  # what was served is no longer counted
+        for number in range(8):
+            rig.guard.heard(teardown(f"cron-{number}.service", "/system.slice"))
+        record = (await rig.until(1)).pop()
+        assert len(record.teardowns) == 5
+    assert (rig.guard.teardowns_total, rig.guard.shed_total) == (16, 6)
+
+
+async def test_one_user_leaves_room_for_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "MAX_WAITING", 10)
     rig.backend.hold(ALICE, 3, MIB)
-    for number in range(8):
-        rig.guard.heard(teardown(f"session-{number}.scope"))
-    [record] = await rig.until(1)
-    assert len(record.teardowns) == 5
-    assert (rig.guard.teardowns_total, rig.guard.shed_total) == (8, 3)
+    rig.backend.hold("/user.slice/user-1001.slice", 3, MIB)
+    manager = f"{ALICE}/user@1000.service/app.slice"  # is gone: they are served where the residue went
+    for number in range(50):
+        rig.guard.heard(teardown(f"session-{number}.scope", manager))
+    rig.guard.heard(teardown("session-1.scope", "/user.slice/user-1001.slice"))
+    records = await rig.until(2)
+    assert {record.target: len(record.teardowns) for record in records} == {
+        ALICE: 5,
+        "/user.slice/user-1001.slice": 1,
+    }
+    assert rig.guard.shed_total == 45
 
 
 async def test_a_record_names_no_more_than_fits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,7 +576,7 @@ async def test_one_users_cgroups_do_not_keep_others_waiting(
     gate.set()
     await rig.until(21)
     assert rig.backend.reclaimed()[1] == bob
-    assert (rig.guard._waiting, rig.guard._waiting_count) == ({}, 0)
+    assert (rig.guard._waiting, rig.guard._taken.total()) == ({}, 0)
 
 
 async def test_a_large_residue_does_not_keep_others_waiting(
