@@ -36,6 +36,7 @@ from .pause import Pause
 from .reclaimer import Reclaimer
 from .record.journal import Journal, setup_logging
 from .record.log import managed
+from .record.repeats import EACH_TIME
 from .sampler import Sampler
 from .signals.cgroup_watch import CgroupWatch
 from .signals.listener import Listener
@@ -226,13 +227,13 @@ class Daemon:
             raise
         else:
             if new.config.roots != self._settings.config.roots:
-                log.warning("A change of roots takes effect at the next start.")
+                log.warning("A change of roots takes effect at the next start.", extra=EACH_TIME)
             self._settings, self._reclaimer.config = new, new.config
             logging.getLogger().setLevel(new.config.log_level.upper())
             self._sweep.wake()
             self._control.settings_changed()
             self._sampler.wake()
-            log.info("Settings were read again.")
+            log.info("Settings were read again.", extra=EACH_TIME)
         finally:
             self._notifier.ready()
 

@@ -16,6 +16,7 @@ from ..model import SOURCE_WORDS, Mode, Outcome, ReclaimRecord, Sample, Source, 
 from ..text import counted, joined, printable, size, span
 from .entry import SOURCES, BadEntry, from_fields, subjects, to_fields
 from .log import Field, setup_logging, to_journal, to_json, to_stderr
+from .repeats import Repeats
 from .samples import sample_fields
 from .sentence import sentence
 from .users import Users
@@ -56,6 +57,7 @@ class Journal:
 
     def __init__(self, *, wanted: bool = True, json_lines: TextIO | None = None) -> None:
         self._users = Users()
+        self._repeats = Repeats()
         self._wanted = wanted
         self._json_lines = json_lines
 
@@ -69,7 +71,10 @@ class Journal:
             for name, all_of in subjects(record, names).items()
             for value in all_of[1:MAX_REPEATED]
         ]
-        self._send(kind_of(record), priority_of(record), sentence(record, names), *entry)
+        priority = priority_of(record)
+        if priority == WARNING and self._repeats.told("failed", f"{record.target}: {record.reason}"):
+            priority = DEBUG  # the same again: for `history`, not for those who watch
+        self._send(kind_of(record), priority, sentence(record, names), *entry)
         if log.isEnabledFor(logging.DEBUG):
             for teardown in record.teardowns:
                 told = (

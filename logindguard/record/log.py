@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..text import printable
+from .repeats import OncePerHour
 
 IDENTIFIER = "logindguard"
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
@@ -82,6 +83,7 @@ def setup_logging(level: str = "info") -> None:
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(prefixed=managed()))
+    handler.addFilter(OncePerHour())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

@@ -558,3 +558,12 @@ Journal().record(replace(RECORD, teardowns=teardowns))
     assert from_fields(entry).teardowns == teardowns
     assert isinstance(entry["UNIT"], list)
     assert len(entry["UNIT"]) == MAX_REPEATED
+
+
+def test_the_same_failure_again_is_for_the_history(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = io.StringIO()
+    journal = Journal(wanted=False, json_lines=lines)
+    for reason in ("the disk is gone", "the disk is gone", "something else"):
+        journal.record(replace(RECORD, outcome=Outcome.FAILED, reason=reason))
+    priorities = [json.loads(line)["PRIORITY"] for line in lines.getvalue().splitlines()]
+    assert priorities == ["4", "7", "4"]
