@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import Tell
 from tests.faults.result import Keep, keep_result
 
 FULL = os.environ.get("FAULTS") == "full"
@@ -22,19 +21,20 @@ def scale() -> Scale:
     return lambda cut, full: full if FULL else cut
 
 
-@pytest.fixture
-def seed(tell: Tell) -> int:
-    """LOGINDGUARD_SEED, or another one each time."""
-    given = os.environ.get("LOGINDGUARD_SEED")
-    chosen = int(given) if given else random.SystemRandom().randrange(1 << 32)
-    tell(f"LOGINDGUARD_SEED={chosen}")
-    print(f"again with: LOGINDGUARD_SEED={chosen}")
-    return chosen
+SEED = int(os.environ.get("LOGINDGUARD_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
 @pytest.fixture
-def chance(seed: int) -> random.Random:
-    return random.Random(seed)
+def seed() -> int:
+    """LOGINDGUARD_SEED, or another one each time. What a test prints is shown where it fails."""
+    print(f"again with: LOGINDGUARD_SEED={SEED}")
+    return SEED
+
+
+@pytest.fixture
+def chance(seed: int, request: pytest.FixtureRequest) -> random.Random:
+    """Of this test alone, whichever others are run."""
+    return random.Random(f"{seed}/{request.node.name}")
 
 
 @pytest.fixture

@@ -24,14 +24,14 @@ _WIDTH = 24  # of a value, so that one write leaves nothing of a longer one
 def kernfs() -> Iterator[None]:
     """Meanwhile `Cgroup.write` is the kernel's."""
     plain = Cgroup.write
-    Cgroup.write = _write  # type: ignore[assignment,method-assign]
+    Cgroup.write = write  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
         Cgroup.write = plain  # type: ignore[method-assign]
 
 
-def _write(cgroup: Cgroup, file: str, value: str) -> None:
+def write(cgroup: Cgroup, file: str, value: str) -> None:
     with cgroup.errors(file):
         if file == "memory.reclaim":
             _reclaim(cgroup, int(value.split()[0]))
@@ -55,24 +55,17 @@ def put(directory: int | Path, file: str, value: str) -> None:
 
 def _reclaim(cgroup: Cgroup, asked_bytes: int) -> None:
     """Takes clean page cache of dying memcgs, as long as there is any."""
-    held_bytes = int(cgroup.keyed("memory.stat")["file"])
-    left_bytes = max(0, held_bytes - asked_bytes)
-    taken_pages = (held_bytes - left_bytes) // PAGE_BYTES
-    stat = {key: int(number) for key, number in cgroup.keyed("memory.stat").items()}
-    stat |= {"file": left_bytes, "pgsteal": stat["pgsteal"] + taken_pages}
-    _rewrite(cgroup, "memory.stat", "".join(f"{key} {stat[key]:<20}\n" for key in STAT_KEYS))
-    dying = int(cgroup.keyed("cgroup.stat")["nr_dying_descendants"]) if left_bytes else 0
-    _rewrite(cgroup, "cgroup.stat", f"nr_descendants 0\nnr_dying_descendants {dying:<20}\n")
-    if asked_bytes > held_bytes:
+    directory = Path(f"/proc/self/fd/{cgroup.fd}")  # not by what may be made to fail
+    words = (directory / "memory.stat").read_text().split()
+    stat = {key: int(number) for key, number in zip(words[::2], words[1::2], strict=True)}
+    taken_bytes = min(asked_bytes, stat["file"])
+    stat["file"] -= taken_bytes
+    stat["pgsteal"] += taken_bytes // PAGE_BYTES
+    (directory / "memory.stat").write_text("".join(f"{key} {stat[key]}\n" for key in STAT_KEYS))
+    if not stat["file"]:
+        (directory / "cgroup.stat").write_text("nr_descendants 0\nnr_dying_descendants 0\n")
+    if asked_bytes > taken_bytes:
         raise OSError(errno.EAGAIN, "less than was asked")
-
-
-def _rewrite(cgroup: Cgroup, file: str, text: str) -> None:
-    fd = os.open(file, os.O_WRONLY | os.O_TRUNC, dir_fd=cgroup.fd)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def bury(tree: FakeTree, path: str) -> None:
