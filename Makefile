@@ -37,6 +37,7 @@ help:
 	@echo 'make test-faults-native  a thousand kills, errors from every file, hostile users, fuzz'
 	@echo 'make test-faults  the same in virtual machines, on each system: kills, resets, losses, limits'
 	@echo 'make soak         $(SOAK_MINUTES) minutes (SOAK_MINUTES) of logins, cron, services and restarts at random'
+	@echo 'make coverage     branches of logindguard/ that the native tests run'
 	@echo 'make test-metrics metrics, alert rules and their tests by promtool, which it fetches from Debian'
 	@echo 'make bench        the guard beside its rivals at full size, on this machine alone; BENCH_ARGS=--help'
 	@echo 'make bench-vm     the same inside virtual machines with Debian 12 and 13'
@@ -109,6 +110,19 @@ soak: setup need-root
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 FAULTS=full SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(if $(LOGINDGUARD_SEED),LOGINDGUARD_SEED=$(LOGINDGUARD_SEED)) \
 	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/faults/test_soak.py $(PYTEST_ARGS)
+
+# Branches of logindguard/ that the native tests run, in the processes that they start too. Timed ones may
+# fail meanwhile, since measuring slows all down; `make test` says whether they hold.
+MEASURED = -m 'not vm' --deselect tests/native/test_daemon.py::test_an_idle_minute
+
+.PHONY: coverage
+coverage: setup need-root
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	-$(ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$(CURDIR)/tests/coverage \
+	  $(PYTHON) -m pytest -q -p no:cacheprovider $(MEASURED) $(PYTEST_ARGS)
+	$(PYTHON) -m coverage combine --data-file=build/coverage/data
+	$(PYTHON) -m coverage report --data-file=build/coverage/data
 
 # The one program out of Debian's prometheus: to install that would start a server.
 PROMTOOL = build/promtool/usr/bin/promtool

@@ -56,6 +56,11 @@ class Guard:
         self.heard_usec = 0  # when a cgroup was last heard to be removed
         self.shed_total = 0
 
+    @property
+    def waiting_count(self) -> int:
+        """Teardowns that settle or wait for their turn."""
+        return self._taken.total()
+
     def heard(self, teardown: Teardown) -> None:
         """Take one teardown in; called on the event loop by whoever heard of it."""
         if teardown.phase is Phase.ENDING:
@@ -66,11 +71,11 @@ class Guard:
         if not self._reclaimer.config.teardown.after:
             return
         user = owner(teardown.path)
-        if self._taken.total() >= MAX_WAITING or (user and self._taken[user] >= MAX_WAITING // 2):
+        if self.waiting_count >= MAX_WAITING or (user and self._taken[user] >= MAX_WAITING // 2):
             if self.shed_total == 0:
                 log.warning(
                     "%d teardowns wait at once; the sweep will see to those that come on top.",
-                    self._taken.total(),
+                    self.waiting_count,
                 )
             self.shed_total += 1
             return

@@ -97,7 +97,7 @@ class Taps:
     def _hearing(self, heard: Callable[[Guard, Teardown], None]) -> Callable[[Guard, Teardown], None]:
         def hearing(guard: Guard, teardown: Teardown) -> None:
             heard(guard, teardown)
-            self.most_waiting = max(self.most_waiting, len(guard._settler) + guard._waiting_count)
+            self.most_waiting = max(self.most_waiting, guard.waiting_count)
 
         return hearing
 

@@ -576,7 +576,7 @@ async def test_one_users_cgroups_do_not_keep_others_waiting(
     gate.set()
     await rig.until(21)
     assert rig.backend.reclaimed()[1] == bob
-    assert (rig.guard._waiting, rig.guard._taken.total()) == ({}, 0)
+    assert (rig.guard._waiting, rig.guard.waiting_count) == ({}, 0)
 
 
 async def test_a_large_residue_does_not_keep_others_waiting(
