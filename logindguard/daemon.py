@@ -298,7 +298,9 @@ def main(argv: list[str] | None = None) -> int:
         hierarchy, ledger = _prepare(options)
         # Before the settings are read: it must work whatever they say.
         _restore(hierarchy, ledger, _journal(options))
+        nudge = Nudge(hierarchy)
         if options.restore:
+            nudge.undo()
             return os.EX_OK
         try:
             settings = _load(options)
@@ -315,7 +317,6 @@ def main(argv: list[str] | None = None) -> int:
         except KernelError as error:
             raise Fatal(f"A root cannot be opened: {error}.", os.EX_CONFIG) from error
         with contextlib.suppress(KeyboardInterrupt):
-            nudge = Nudge(hierarchy)
             nudge.prepare()
             asyncio.run(Daemon(options, settings, backend, nudge).run())
     except Fatal as fatal:

@@ -54,9 +54,7 @@ class Sweep:
         self._standings = self._climb.standings
         self._demands = Demands()
         self._room = Room()
-        self._slow: set[int] = (
-            set()
-        )  # targets, by inode, of which it was told that one write is over the share
+        self._slow: set[int] = set()  # inodes of targets of which a write over the share was told
         self._wake = asyncio.Event()
         self._stopping = False
         self._ramp_since_usec: int | None = None
@@ -206,7 +204,7 @@ class Sweep:
         return answer
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
-        await self._has_room()
+        await self._has_room(asked=demand is not None)
         old = self._standings.pop(inode)  # whatever comes now, it is not due again at once
         rested_usec = 0
 
@@ -263,14 +261,14 @@ class Sweep:
         await asyncio.sleep(self._pace.rest_usec(cpu_usec, self._share_percent(), now_usec()) / 1e6)
         await self._free.wait()
 
-    async def _has_room(self) -> None:
-        """Return when the host has room for a sweep."""
+    async def _has_room(self, *, asked: bool) -> None:
+        """Return when the host has room for a sweep; who asks for one knows what was read again before."""
         while True:
             config = self._reclaimer.config
             room = self._room.reason(
                 read_signs(), config.pressure, config.reclaim.min_headroom_bytes, now_usec()
             )
-            reason = self._reclaimer.held() or room or self._held()
+            reason = self._reclaimer.held() or room or ("" if asked else self._held())
             changed = bool(reason) != bool(self.paused)
             self.paused = reason
             if changed:

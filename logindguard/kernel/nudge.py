@@ -7,8 +7,9 @@ Hard facts (mm/backing-dev.c, mm/memcontrol.c; Delegate= in systemd.resource-con
   some memcg goes offline (wb_memcg_offline(), 5.14+). On a quiet host that can be long after.
 - A cgroup with processes cannot hand the memory controller down. So the service moves itself one level
   down, as systemd wants it from whom it delegates to: Delegate=, told by the xattr user.delegate.
-- systemd then runs ExecReload= and ExecStopPost= in a cgroup of their own beside ours, and removes all
-  of it when the service has ended.
+- systemd then runs ExecReload= and ExecStopPost= in a cgroup of their own beside ours, `.control`. It
+  removes all of it when the service has ended, but not where Restart= starts it again: then it could not
+  put the new process where the memory controller is handed down. So ExecStopPost= takes that back.
 - Writeback by cgroup is of v2 alone.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from .cgroupfs import Hierarchy
 
-MAIN, THROWN_AWAY = "main", "nudge"
+MAIN, THROWN_AWAY, CONTROL = "main", "nudge", ".control"
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class Nudge:
     def prepare(self) -> None:
         """Moves this process, with all its threads, one level down where its cgroup is delegated to it."""
         try:
-            own = self._delegated()
-            if own is None:
+            own = self._cgroup()
+            if own is None or not _is_delegated(own):
                 log.debug("No cgroup is delegated to this service: none is made to nudge the kernel.")
                 return
             (own / MAIN).mkdir(exist_ok=True)
@@ -47,6 +48,15 @@ class Nudge:
             log.info("No cgroup of this service's own can be made to nudge the kernel: %s.", error)
             return
         self._own = own
+
+    def undo(self) -> None:
+        """Makes room for the next process of the service, from ExecStopPost=; elsewhere it does nothing."""
+        try:
+            control = self._cgroup()
+            if control is not None and control.name == CONTROL and _is_delegated(control.parent):
+                (control.parent / "cgroup.subtree_control").write_text("-memory")
+        except OSError as error:
+            log.warning("The memory controller stays enabled below this service: %s.", error)
 
     def __call__(self) -> bool:
         """Whether a memcg went offline for it."""
@@ -61,16 +71,17 @@ class Nudge:
             return False
         return True
 
-    def _delegated(self) -> Path | None:
+    def _cgroup(self) -> Path | None:
+        """That of this process; None on v1, and where it is the root, as in a container."""
         if self._hierarchy.version != 2:
             return None
         lines = (self._proc / "self/cgroup").read_text().splitlines()
         path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
-        if path == "/":
-            return None
-        own = self._hierarchy.mount / path.lstrip("/")
-        try:
-            delegated = os.getxattr(own, "user.delegate") == b"1"
-        except OSError:  # older systemd, or none
-            return None
-        return own if delegated else None
+        return None if path == "/" else self._hierarchy.mount / path.lstrip("/")
+
+
+def _is_delegated(directory: Path) -> bool:
+    try:
+        return os.getxattr(directory, "user.delegate") == b"1"
+    except OSError:  # an older systemd, or none
+        return False

@@ -14,6 +14,7 @@ import pytest
 from logindguard import guard as guard_module
 from logindguard.climb import Climb
 from logindguard.config import SEC, Config, ReclaimSettings, SweepSettings, TeardownSettings
+from logindguard.demands import Demand
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
 from logindguard.kernel.pressure import Signs
@@ -78,6 +79,7 @@ class Rig:
     more: asyncio.Event = field(default_factory=asyncio.Event)
     nudges: int = 0
     removed_usec: int = 0
+    harm: str = ""
 
     def nudge(self) -> bool:
         self.nudges += 1
@@ -140,6 +142,7 @@ async def rig(
         free=guard.free,
         rescan=no_rescan,
         climb=Climb(reclaimer, nudge=lambda: rig.nudge(), offline_usec=lambda: rig.removed_usec),
+        held=lambda: rig.harm,
     )
     rig = Rig(backend, reclaimer, guard, sweep)
     running = asyncio.create_task(guard.run())
@@ -510,6 +513,24 @@ async def test_pressure_pauses_and_says_so_once(
     async with Sweeping(rig):
         await rig.until(1)
     assert rig.paused == ["memory pressure (50 % some)", ""]
+
+
+async def test_harm_holds_the_sweep_back_and_not_who_asks_for_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
+    rig.harm = "it was read again"
+    rig.backend.hold(ALICE, 2, MIB)
+    async with Sweeping(rig):
+        await until(lambda: rig.paused == ["it was read again"])
+        assert rig.backend.reclaimed() == []
+        rig.harm = ""
+        await rig.until(1)
+        rig.harm = "it was read again"
+        rig.backend.hold(ALICE, 2, MIB)
+        await rig.sweep.demand(Demand(wants=lambda path: True, book=lambda record: None))
+    assert rig.backend.state[ALICE].dying == 0
+    assert rig.paused[:2] == ["it was read again", ""]
 
 
 async def test_a_first_pass_over_many_is_announced_and_waits(rig: Rig) -> None:
