@@ -148,10 +148,12 @@ def _show(context: Context, found: Explained, standing: Record) -> None:
         return
     if found.processes:
         out.line("Processes live in it: what they hold is among that, since nothing tells it apart.")
-    if found.dying and not any(pin.held_bytes >= NOISE_BYTES for pin in found.pins if pin.kind in HOLDS):
+    said = verdict(found)
+    if found.dying and not said.kinds:
         out.line(REFERENCES)
-    elif unknown := verdict(found).unknown:
-        out.line(f"At least {counted(unknown, 'dying memcg')} by none of that: by others below, or unknown.")
+    elif said.unknown:
+        them = counted(said.unknown, "dying memcg")
+        out.line(f"None of that holds at least {them}: others below do, or something unknown.")
     if reason := standing.get("reason"):
         next_usec = standing.get("next_usec", 0)
         again = f"; next try {ago(next_usec, context.now_usec)}" if next_usec else ""
