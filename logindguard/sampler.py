@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -76,7 +77,7 @@ class Sampler:
                 await self._write(self._written, exposition(figures))
             self._failure = ""
         except (KernelError, OSError) as error:
-            reason = f"{settings.textfile}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            reason = _reason(settings.textfile, error) if isinstance(error, OSError) else str(error)
             if reason != self._failure:
                 self._failure = reason
                 log.warning("Metrics cannot be told: %s.", reason)
@@ -97,6 +98,11 @@ class Sampler:
             with contextlib.suppress(OSError):
                 self._written.unlink()
             self._written = None
+
+
+def _reason(textfile: str, error: OSError) -> str:
+    hint = ": restart the service where the directory is new, or add it to ReadWritePaths="
+    return f"{textfile}: {error.strerror}{hint if error.errno == errno.EROFS else ''}"
 
 
 def sample_of(figures: Figures) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import threading
@@ -144,6 +145,21 @@ async def test_a_failure_is_told_once_and_ends_nothing(
         host.failure = None
         path.parent.mkdir()
         await until(path.exists)
+
+
+async def test_what_to_do_where_the_unit_may_not_write(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, text: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("logindguard.sampler.replace_text", refused)
+    async with running(MetricsSettings(textfile="/var/lib/x.prom", sample_usec=0)):
+        await until(lambda: bool(caplog.records))
+    assert caplog.records[0].getMessage() == (
+        "Metrics cannot be told: /var/lib/x.prom: Read-only file system: "
+        "restart the service where the directory is new, or add it to ReadWritePaths=."
+    )
 
 
 def test_replaced_whole_and_readable_by_all(tmp_path: Path) -> None:
