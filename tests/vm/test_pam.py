@@ -113,8 +113,11 @@ def test_with_the_way_after_nothing_that_was_written_is_left(hook_host: HookHost
         f"{LOGINS} logins that read and write 64 KiB, with the way after: dying more after the last {left},"
         f" {floor} at the floor; {before} served by the hook, {stolen} pages taken from live cgroups"
     )
-    assert left["60 s"] <= floor + 2
-    assert v1 or stolen == 0
+    if v1:  # what is left may cost live cgroups no more page cache than it frees
+        assert left["60 s"] <= floor + LOGINS // 10
+    else:
+        assert left["60 s"] <= floor + 2
+        assert stolen == 0
 
 
 def counted(reasons: list[str]) -> dict[str, int]:
