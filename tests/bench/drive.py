@@ -16,6 +16,8 @@ from tests.demo.progress import Progress
 from tests.lab.leak import dying
 
 POLL_SEC = 0.2
+LOOK_SEC = 5.0  # between two readings of a memory.stat that may be a dear one
+OTHERS_SEC = 3.0
 IDLE_SEC = 1.0
 SETTLE_SEC = 30.0  # until what ended before is gone, or others make it look as if it were not
 STILL_SEC = 60.0  # pressure may pause the guard for long
@@ -90,13 +92,17 @@ def idle_percent() -> float:
     return (system_usec() - before) / (time.monotonic() - started) / 10_000
 
 
+def nothing() -> int:
+    return 0
+
+
 def take_turn(
     bench: Bench,
     on: Field,
     rival: Rival,
     *,
     floor: int,
-    held: Callable[[], int] = lambda: 0,
+    held: Callable[[], int] = nothing,
     still_sec: float | None = None,
     most_sec: float = 600.0,
 ) -> Turn:
@@ -106,7 +112,9 @@ def take_turn(
     with rival.at_work(on) as work:
         turn.work = work
         system, started, started_nsec = system_usec(), time.monotonic(), time.monotonic_ns()
-        changed, low, moved = started, turn.dying_before, started
+        shown = looked = moved = started
+        low = count = turn.dying_before
+        holds = True
         meter = Meter(work.pid) if work.pid else None
         with meter or nullcontext():
             while True:
@@ -114,10 +122,15 @@ def take_turn(
                 count = dying(on.parent)
                 if count < low:
                     low, moved = count, now
-                if (count <= floor and not held()) or now - moved > still_sec or now - started > most_sec:
+                if count <= floor or now - looked > LOOK_SEC:
+                    looked = now
+                    holds = held() > 0
+                # Where others' dying memcgs are counted too, theirs may be more than they were.
+                over = not holds and (count <= floor or (held is not nothing and now - moved > OTHERS_SEC))
+                if over or now - moved > still_sec or now - started > most_sec:
                     break
-                if now - changed > 1:
-                    changed = now
+                if now - shown > 1:
+                    shown = now
                     bench.progress.now(f"{rival.name}: {count} dying after {now - started:.0f} s")
                 time.sleep(POLL_SEC)
         turn.span_nsec = started_nsec, time.monotonic_ns()

@@ -41,7 +41,7 @@ def one(bench: Bench, rival: Rival, count: int) -> tuple[Turn, Side]:
                 floor=floor + OTHERS,
                 held=lambda: bench.host.held_by_dying_bytes(on.parent),
                 still_sec=IDLE_SEC if rival is NO_GUARD else None,
-                most_sec=1800,
+                most_sec=max(15.0, 1800 * bench.scale),
             )
             left_bytes = bench.host.held_by_dying_bytes(on.parent)
         side = turn.side(
