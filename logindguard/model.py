@@ -120,6 +120,11 @@ class Residue:
         )
 
 
+# Live cgroups under one parent that a window shields. With more of them it would hold the ledger's lock for
+# seconds, and so anybody who can make cgroups by the thousand could keep others' windows waiting.
+MAX_SHIELDED = 4_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """All that a decision about one residue rests on, read at one moment."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from .config import Config, Units
-from .model import Decision, Reading, Reclaim, Residue, Skip, Wait, Way
+from .model import MAX_SHIELDED, Decision, Reading, Reclaim, Residue, Skip, Wait, Way
 
 # What memory.stat cannot resolve: it lags by up to 64 pages a CPU, and its lines are not read at once.
 NOISE_BYTES = 128 << 10
@@ -45,6 +45,8 @@ def decide(reading: Reading, config: Config, way: Way = Way.SWEEP) -> Decision:
         return Skip(reason="nothing dying is left here")
     if reading.own_pages:
         return Skip(reason="the cgroup may hold pages of its own, which no shield covers")
+    if reading.shields and reading.live_children > MAX_SHIELDED:
+        return Skip(reason=f"more than {MAX_SHIELDED} live cgroups beside it would have to be shielded")
     if not reading.shields and (refusal := _shared(reading, config)):
         return refusal
     if hold := _hold(reading, config):

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from ..model import Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
+from ..model import MAX_SHIELDED, Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
 from .confine import Confined
 from .cost import MIN_WRITE_BYTES
@@ -100,7 +100,9 @@ class V2Backend(Confined):
         started_usec = thread_cpu_usec()
         host = read_host_memory(self._proc)
         with self.hierarchy.open(path) as cgroup:
-            dying = dying_directly(cgroup, self._key)
+            live_children = len(cgroup.child_names())
+            many = live_children > MAX_SHIELDED  # then none of them is read: that would take seconds
+            dying = cgroup.dying(self._key) if many else dying_directly(cgroup, self._key)
             # Without the controller below it, processes below it are charged to it. systemd takes the
             # controller away with the last child, so then it is empty, and what it holds is residue.
             shieldable = not path.endswith(_UNITS_WITH_PROCESSES) and (
@@ -109,11 +111,10 @@ class V2Backend(Confined):
             if path != "/" and "memory" not in cgroup.controllers():
                 shieldable = False  # it is no memcg itself
             residue = Residue(path=path, inode=cgroup.inode, dying=dying)
-            live_children = covered_bytes = predicted_write_usec = 0
-            if dying and shieldable:
+            covered_bytes = predicted_write_usec = 0
+            if dying and shieldable and not many:
                 family = Family.read(cgroup)
                 residue = family.residue(path, cgroup.inode, dying)
-                live_children = len(family.children)
                 covered_bytes = sum(stat.file - stat.shmem for stat in family.children.values())
                 predicted_write_usec = self._predicted_usec(cgroup, residue)
         return Reading(

@@ -243,6 +243,18 @@ def test_one_dying_costs_one_path_down(tree: FakeTree, tmp_path: Path, reads: li
     assert sorted(reads) == sorted(f"{each}/cgroup.stat" for each in counted)
 
 
+def test_more_live_children_than_are_shielded_are_not_read(
+    tree: FakeTree, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = host_of(tree, tmp_path, 3)
+    tree.set("/user.slice", dying=1, file=MIB)
+    monkeypatch.setattr("logindguard.kernel.v2.MAX_SHIELDED", 2)
+    reads.clear()
+    reading = backend.read("/user.slice")
+    assert (reading.live_children, reading.residue.dying) == (3, 1)
+    assert not [each for each in reads if each.startswith("/user.slice/user-")]
+
+
 def test_a_residue_is_the_parent_less_its_live_children(tree: FakeTree) -> None:
     tree.set("/", dying=1, file=100 * MIB, file_mapped=9 * MIB, shmem=MIB, file_dirty=3)
     tree.add("/a", file=60 * MIB, file_mapped=2 * MIB, file_dirty=5)

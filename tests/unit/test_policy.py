@@ -56,6 +56,7 @@ def test_covers(unit: str, include: tuple[str, ...], exclude: tuple[str, ...], e
     [
         (reading(residue(dying=0)), Skip, "nothing dying"),
         (reading(own_pages=True), Skip, "pages of its own"),
+        (reading(live_children=4_001), Skip, "more than 4000 live cgroups"),
         (reading(memory_some_percent=10.0), Wait, "under memory pressure (10 % some)"),
         (reading(available_bytes=60 * MIB), Wait, "too little free memory"),
         (reading(headroom_bytes=60 * MIB), Wait, "too little headroom"),
