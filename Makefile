@@ -118,7 +118,7 @@ MEASURED = -m 'not vm' --deselect tests/native/test_daemon.py::test_an_idle_minu
 .PHONY: coverage
 coverage: setup need-root
 	rm -rf build/coverage
-	mkdir -p build/coverage
+	mkdir -p build && mkdir -m 1777 build/coverage
 	-$(ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$(CURDIR)/tests/coverage \
 	  $(PYTHON) -m pytest -q -p no:cacheprovider $(MEASURED) $(PYTEST_ARGS)
 	$(PYTHON) -m coverage combine --data-file=build/coverage/data

@@ -127,7 +127,7 @@ class Ledger:
     def _flock(self, deadline: float) -> int:
         try:
             fd = os.open(
-                self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+                self.directory / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
         except OSError as error:
             raise LedgerError(f"{self.directory}/lock: {error.strerror}") from error

@@ -17,6 +17,7 @@ from pathlib import Path
 from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup
 from tests.unit.fake_cgroupfs import STAT_KEYS, FakeTree
 
+LIMITS = ("memory.min", "memory.swap.max")
 _WIDTH = 24  # of a value, so that one write leaves nothing of a longer one
 
 

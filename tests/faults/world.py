@@ -6,12 +6,11 @@ import json
 import random
 from pathlib import Path
 
-from tests.faults.kernfs import bury, put
+from tests.faults.kernfs import LIMITS, bury, put
 from tests.unit.fake_cgroupfs import FakeTree
 
 PARENT = "/p"
 OWN_VALUES = ("0", str(64 << 20), "max")
-FILES = ("memory.min", "memory.swap.max")
 MIB = 1 << 20
 
 
@@ -78,7 +77,7 @@ class World:
         return sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.exists() else []
 
     def _set(self, name: str) -> None:
-        for file in FILES if self.chance.random() < 0.5 else FILES[:1]:
+        for file in LIMITS if self.chance.random() < 0.5 else LIMITS[:1]:
             self._note(name, file, self.chance.choice(OWN_VALUES))
 
     def _note(self, name: str, file: str, value: str) -> None:
@@ -99,7 +98,7 @@ class World:
         found = []
         for directory in [self.tree.hierarchy.mount, *self.tree.hierarchy.mount.rglob("*")]:
             if directory.is_dir():
-                for file, default in zip(FILES, ("0", "max"), strict=True):
+                for file, default in zip(LIMITS, ("0", "max"), strict=True):
                     want = wanted.get((directory.stat().st_ino, file), default)
                     value = (directory / file).read_text().strip()
                     if value != want:

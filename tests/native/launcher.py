@@ -102,7 +102,11 @@ class Launcher:
             if run.manager is not None:
                 run.manager.close()
             if run.process.poll() is None:
-                run.process.kill()
+                run.process.terminate()  # a clean end tells what it covered
+                try:
+                    run.process.wait(5)
+                except subprocess.TimeoutExpired:  # it was stopped, say
+                    run.process.kill()
             run.ended()
             for stream in (run.process.stdout, run.process.stderr):
                 assert stream is not None
