@@ -32,7 +32,7 @@ fuzz = settings(
     max_examples=10_000 if FULL else 300,
     suppress_health_check=list(HealthCheck),
 )
-few = settings(fuzz, max_examples=2_000 if FULL else 60)
+few = settings(fuzz, max_examples=2_000 if FULL else 100)
 
 KEYS = [key.rpartition(".")[2] for key in RULES] + list(SECTIONS)
 words = st.sampled_from(
@@ -164,7 +164,7 @@ def test_control_files_of_any_content(tmp_path: Path) -> None:
     plain = Cgroup.write
     children = [entry.name for entry in ground.tree.directory(PARENT).iterdir() if entry.is_dir()]
 
-    @fuzz
+    @few
     @given(st.sampled_from([".", *children]), FILES, contents)
     def check(where: str, file: str, content: bytes) -> None:
         check_ground(ground, ground.tree.directory(PARENT) / where / file, content)
