@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from logindguard.config import Config
 from logindguard.config_file import ConfigError, load
@@ -19,8 +20,11 @@ from logindguard.kernel.v1_stat import read_stat, usage_bytes
 from tests.faults import kernfs
 from tests.faults.conftest import FULL
 from tests.faults.ground import PARENT, TYPED, Ground, ground_in, noted
-from tests.faults.result import Keep
+from tests.faults.result import CHECKOUT, Keep
 from tests.unit.fake_cgroupfs import FakeTree
+
+# What it works out of Unicode once; not into the checkout.
+set_hypothesis_home_dir(str(CHECKOUT / "build/hypothesis"))
 
 pytestmark = pytest.mark.timeout(1800 if FULL else 300)
 
