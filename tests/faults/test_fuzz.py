@@ -24,7 +24,7 @@ from tests.faults.result import CHECKOUT, Keep
 from tests.unit.fake_cgroupfs import FakeTree
 
 # What it works out of Unicode once; not into the checkout.
-set_hypothesis_home_dir(str(CHECKOUT / "build/hypothesis"))
+set_hypothesis_home_dir(str(CHECKOUT / "build/hypothesis"))  # type: ignore[no-untyped-call]
 
 pytestmark = pytest.mark.timeout(1800 if FULL else 300)
 
