@@ -44,10 +44,10 @@ def read_signs(proc: Path = Path("/proc")) -> Signs:
         available_bytes = read_host_memory(proc).available_bytes
         swapped = [
             int(line.split()[1])
-            for line in (proc / "vmstat").read_text().splitlines()
+            for line in (proc / "vmstat").read_text(errors="replace").splitlines()
             if line.startswith(("pswpin ", "pswpout "))
         ]
-    except (OSError, ValueError):
+    except (BadReading, OSError, ValueError, IndexError):
         available_bytes, swapped = None, []
     return Signs(
         memory_percent=some_percent("memory", proc),

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import BadReading, Cgroup, CgroupGone, KernelError
+from logindguard.kernel.pressure import Signs
+from logindguard.model import Outcome, ReclaimRecord
+from logindguard.reclaimer import Reclaimer
+from logindguard.record.repeats import OncePerHour
+from logindguard.sweep import Sweep
+from tests.bus.fakes import until
 from tests.faults.conftest import Scale
 from tests.faults.faulty import DIRECTORY, Faults, failing
 from tests.faults.ground import PARENT, Ground, ground_in, noted
+from tests.unit.test_guard import CONFIG, teardown
 
 ERRNOS = ("EACCES", "EIO", "EINTR", "ENOMEM", "EBUSY", "EPERM", "EMFILE", "ENODEV", "ERANGE", "EINVAL")
 READ = (
@@ -135,3 +146,75 @@ def test_kinds_of_errors(ground: Ground) -> None:
         pytest.raises(KernelError, match="Input/output error"),
     ):
         ground.backend.read(PARENT)
+
+
+@pytest.fixture
+def executors() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    with ThreadPoolExecutor(1, "prompt") as prompt, ThreadPoolExecutor(1, "idle") as idle:
+        yield prompt, idle
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """What gets through to the journal."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(OncePerHour())
+    logging.getLogger().addHandler(handler)
+    yield lines
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults("memory.stat", error=errno.EIO),
+        Faults("cgroup.stat", error=errno.ENOMEM, call="read"),
+        Faults("memory.min", error=errno.EACCES),
+        Faults(DIRECTORY, error=errno.EMFILE),
+        Faults("memory.stat", answer=lambda data: b"file 1e9\n"),
+    ],
+    ids=lambda faults: faults.file,
+)
+async def test_the_service_goes_on(
+    ground: Ground,
+    faults: Faults,
+    executors: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+    warned: list[str],
+) -> None:
+    """While a kernel file fails, teardowns and sweeps end with a typed outcome; afterwards they release."""
+    monkeypatch.setattr("logindguard.sweep.read_signs", Signs)
+    reclaimer = Reclaimer(ground.backend, CONFIG, prompt=executors[0], idle=executors[1])
+    told: list[ReclaimRecord] = []
+
+    async def rescan() -> None:
+        return
+
+    guard = Guard(reclaimer, tell=told.append, leave=lambda record, decision: None)
+    sweep = Sweep(
+        reclaimer,
+        tell=told.append,
+        tell_paused=lambda reason: None,
+        tell_forecast=lambda dying, usec: None,
+        free=guard.free,
+        rescan=rescan,
+    )
+    tasks = [asyncio.create_task(guard.run()), asyncio.create_task(sweep.run())]
+    with failing(faults):
+        for _ in range(3):
+            guard.heard(teardown("session-9.scope", PARENT))
+            await asyncio.sleep(0.1)
+        await until(lambda: faults.count + faults.struck > 3 and guard.free.is_set())
+    assert not any(task.done() for task in tasks)
+    assert all(record.outcome in (Outcome.FAILED, Outcome.GONE) for record in told)
+    assert len(warned) == len(set(warned))
+    told.clear()
+    ground.fill()
+    guard.heard(teardown("session-9.scope", PARENT))
+    await until(lambda: any(record.outcome is Outcome.RELEASED for record in told))
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert ground.wrong() == []

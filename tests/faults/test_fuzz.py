@@ -14,9 +14,10 @@ from logindguard.config import Config
 from logindguard.config_file import ConfigError, load
 from logindguard.config_values import ORDERED, RULES, SECTIONS
 from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, KernelError
-from logindguard.kernel.pressure import read_host_memory, some_percent
+from logindguard.kernel.pressure import read_host_memory, read_signs, some_percent
 from logindguard.kernel.v1_count import total_dying
 from logindguard.kernel.v1_stat import read_stat, usage_bytes
+from logindguard.kernel.writeback import read_clocks
 from tests.faults import kernfs
 from tests.faults.conftest import FULL
 from tests.faults.ground import PARENT, TYPED, Ground, ground_in, noted
@@ -205,9 +206,17 @@ def test_other_kernel_files_of_any_content(tmp_path: Path) -> None:
     tree = FakeTree(tmp_path / "cgroup")
     proc = tmp_path / "proc"
     (proc / "pressure").mkdir(parents=True)
-    names = ("meminfo", "cgroups", "pressure/memory")
+    (proc / "self").mkdir()
+    (proc / "sys/vm").mkdir(parents=True)
+    names = (
+        *("meminfo", "cgroups", "pressure/memory", "pressure/cpu", "vmstat", "self/mounts"),
+        *("sys/vm/dirty_expire_centisecs", "sys/vm/dirty_writeback_centisecs"),
+    )
     heads = st.sampled_from(
-        ["MemFree:", "MemAvailable: ", "SwapTotal:", "memory ", "memory", "some avg10=", "some ", ""]
+        [
+            *("MemFree:", "MemAvailable: ", "SwapTotal:", "memory ", "memory", "some avg10=", "some ", ""),
+            *("pswpin ", "pswpout", "a b ext4 commit=", "a b ext4 rw,commit="),
+        ]
     )
     texts = st.lists(st.tuples(heads, contents), max_size=4).map(
         lambda parts: b"\n".join(head.encode() + content for head, content in parts)
@@ -231,6 +240,8 @@ def test_other_kernel_files_of_any_content(tmp_path: Path) -> None:
                     ask()
                 except KernelError as error:
                     assert str(error)  # noqa: PT017  # any of them will do
+        read_signs(proc)  # these two never raise
+        read_clocks(proc)
         percent = some_percent("memory", proc)
         assert percent is None or 0 <= percent <= 100
 
