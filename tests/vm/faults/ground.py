@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.lab import hold_window
 from tests.vm.host import MIB
-from tests.vm.machine import Machine
+from tests.vm.machine import Machine, wait_until
 from tests.vm.ssh import Session
 
 SLICE = "lgfault.slice"
@@ -66,6 +66,21 @@ def minima(machine: Machine) -> dict[str, str]:
     ).stdout
     found = dict(line.removeprefix(".").split(":") for line in shown.splitlines())
     return {path.removesuffix("/memory.min"): value for path, value in found.items()}
+
+
+def settles(machine: Machine, wanted: dict[str, str]) -> None:
+    """Returns when `minima` is just that: a window elsewhere may be open for a moment."""
+    seen: list[dict[str, str]] = []
+
+    def as_wanted() -> bool:
+        seen.append(minima(machine))
+        return seen[-1] == wanted
+
+    try:
+        wait_until(as_wanted, timeout_sec=30, what="memory.min is as its owners set it", every_sec=0.5)
+    except TimeoutError:
+        assert seen[-1] == wanted  # for its difference
+        raise
 
 
 def expected() -> dict[str, str]:

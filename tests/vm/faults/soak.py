@@ -65,18 +65,23 @@ class Soak:
         self._of_the_guard: dict[Callable[[], None], int] = {self.guard_restart: 1, self.guard_kill: 2}
 
     def run(self, until: float, *, guard_until: float, look: Callable[[], None]) -> None:
-        """Times are of the monotonic clock; after `guard_until` the guard's own process is left alone."""
+        """Each act once, as they come, then at random. Times are of the monotonic clock.
+
+        After `guard_until` the guard's own process is left alone, but for those that come once.
+        """
+        acts = self._of_users | self._of_others | self._of_the_guard
+        once = self._chance.sample([*acts], len(acts))
         while time.monotonic() < until:
-            acts = self._of_users | self._of_others
-            if time.monotonic() < guard_until:
-                acts |= self._of_the_guard
-            [act] = self._chance.choices([*acts], weights=[*acts.values()])
+            if not once and time.monotonic() >= guard_until:
+                acts = self._of_users | self._of_others
+            act = once.pop() if once else self._chance.choices([*acts], weights=[*acts.values()])[0]
             act()
             self.done[act.__name__] += 1
             look()
 
-    def _root(self, command: str, *, check: bool = True) -> None:
-        self._host.machine.run(command, check=check, timeout_sec=COMMAND_SEC)
+    def _root(self, command: str) -> None:
+        """What comes of it is not judged here: it may meet a guard or a bus that is just not there."""
+        self._host.machine.run(command, check=False, timeout_sec=COMMAND_SEC)
 
     def _reads_and_writes(self) -> str:
         """What a session does: reads something cold, and may write, map or make a tmpfs file."""
@@ -105,14 +110,15 @@ class Soak:
         with self._host.machine.session(user, f"{self._reads_and_writes()}; echo open; cat") as session:
             session.readline(timeout_sec=COMMAND_SEC)
             number = session.cgroup.rpartition("session-")[2].removesuffix(".scope")
-            self._root(f"loginctl terminate-session {number}", check=False)
+            self._root(f"loginctl terminate-session {number}")
+            session.close(timeout_sec=COMMAND_SEC)
 
     def service(self) -> None:
         file = f"{FILES}/pool-{self._chance.randrange(POOL)}"
         self._root(f"systemd-run --quiet --wait --collect cat {file} >/dev/null")
 
     def failing_service(self) -> None:
-        self._root("systemd-run --quiet --wait --collect false", check=False)
+        self._root("systemd-run --quiet --wait --collect false")
 
     def scope(self) -> None:
         file = f"{FILES}/pool-{self._chance.randrange(POOL)}"
@@ -145,13 +151,13 @@ class Soak:
         self._root(f"{GUARD} --restore")
 
     def sweep(self) -> None:
-        self._root("logindguardctl sweep", check=False)  # Busy, or just not there
+        self._root("logindguardctl sweep")
 
     def pause(self) -> None:
-        self._root(f"busctl call {MANAGER} Pause t 3000000", check=False)
+        self._root(f"busctl call {MANAGER} Pause t 3000000")
 
     def settings(self) -> None:
-        self._root(f"systemctl reload {UNIT}", check=False)
+        self._root(f"systemctl reload {UNIT}")
 
     # What happens to the guard
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.vm.conftest import FULL_LOAD
 from tests.vm.faults.conftest import Result
-from tests.vm.faults.ground import OWN_BYTES, expected, ground, held, minima, windows
+from tests.vm.faults.ground import OWN_BYTES, expected, ground, held, minima, settles, windows
 from tests.vm.faults.watch import warnings
 from tests.vm.host import UNIT, Host
 from tests.vm.machine import wait_until
@@ -23,7 +23,7 @@ def test_resets_inside_windows(host: Host, chance: random.Random, result: Result
     machine = host.machine
     raised = 0
     with ground(machine):
-        assert minima(machine) == expected()
+        settles(machine, expected())
         for _ in range(RESETS):
             with windows(machine) as session:
                 ours = held(session)
@@ -35,7 +35,7 @@ def test_resets_inside_windows(host: Host, chance: random.Random, result: Result
                     time.sleep(chance.random() * 0.05)
                 machine.reset()
                 session.abandon()
-            assert minima(machine) == expected()
+            settles(machine, expected())
             wait_until(  # at once, but on a machine so slow that systemd's 90 s are over before
                 lambda: show(machine, "ActiveState") == "active", timeout_sec=300, what="the guard runs"
             )
@@ -44,5 +44,5 @@ def test_resets_inside_windows(host: Host, chance: random.Random, result: Result
         host.mark()
         machine.login("alice", "head -c 1M /dev/urandom >after-a-reset")
         wait_until(lambda: host.records(), timeout_sec=60, what="a record after the last reset")
-        assert minima(machine) == expected()
+        settles(machine, expected())
     result(resets=RESETS, values_raised_at_the_reset=raised, values_wrong_after_the_boot=0)

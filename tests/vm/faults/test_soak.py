@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Tell
 from tests.vm.conftest import on
 from tests.vm.faults.conftest import Result
-from tests.vm.faults.ground import CGROUP, expected, ground, minima
+from tests.vm.faults.ground import CGROUP, expected, ground, settles
 from tests.vm.faults.soak import POOL, Soak, cron_jobs
 from tests.vm.faults.watch import Sample, sample, warnings
 from tests.vm.host import MIB, UNIT, Host
@@ -85,7 +85,7 @@ def test_soak(host: Host, seed: int, result: Result, tell: Tell) -> None:
         assert most_dying <= MOST_DYING
         assert sum(each.stolen_pages for each in records) == 0
         _is_flat([each for each in samples if each.pid == samples[-1].pid])
-        wait_until(lambda: minima(machine) == own, timeout_sec=30, what="every memory.min is its owner's")
+        settles(machine, own)
         wait_until(
             lambda: _is_released(sample(machine, since)),
             timeout_sec=SETTLED_SEC,

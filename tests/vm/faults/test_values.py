@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.vm.faults.conftest import Result
-from tests.vm.faults.ground import CGROUP, expected, ground, held, minima, windows
+from tests.vm.faults.ground import CGROUP, expected, ground, held, minima, settles, windows
 from tests.vm.host import MIB, UNIT, Host
 from tests.vm.machine import wait_until
 
@@ -29,7 +29,7 @@ def test_values_set_during_a_window(host: Host, result: Result) -> None:
     with ground(machine), windows(machine) as session:
         for end in ("go", "kill"):
             machine.run("systemctl set-property --runtime lgfault-bare.service MemoryMin=0")
-            assert minima(machine) == expected()
+            settles(machine, expected())
             ours = held(session)
             assert bare in ours
             machine.run(f"systemctl set-property --runtime lgfault-bare.service MemoryMin={SET_BYTES}")
@@ -40,7 +40,7 @@ def test_values_set_during_a_window(host: Host, result: Result) -> None:
             else:
                 machine.run(f"systemctl kill --signal=KILL {UNIT}")
             wait_until(lambda: ledger_is_empty(host), timeout_sec=30, what="the window is over")
-            assert minima(machine) == changed, end
+            settles(machine, changed)
         wait_until(
             lambda: machine.run(f"systemctl is-active {UNIT}", check=False).status == 0,
             timeout_sec=60,
@@ -53,7 +53,7 @@ def test_restore_by_hand_during_a_window(host: Host, result: Result) -> None:
     """It waits for the window, and gives up with a sentence: what is shielded stays shielded."""
     machine = host.machine
     with ground(machine), windows(machine) as session:
-        assert minima(machine) == expected()
+        settles(machine, expected())
         ours = {path: str(value) for path, value in held(session).items()}
         restored = machine.run(RESTORE, check=False)
         assert restored.status == 71
@@ -62,6 +62,6 @@ def test_restore_by_hand_during_a_window(host: Host, result: Result) -> None:
         assert json.loads(machine.read("/run/logindguard/ledger"))
         session.ask("go")
         wait_until(lambda: ledger_is_empty(host), timeout_sec=30, what="the window is over")
-        assert minima(machine) == expected()
+        settles(machine, expected())
         assert machine.run(RESTORE).status == 0
     result(shields_stripped=0)
