@@ -209,6 +209,8 @@ class Shield:
                 cgroup.set_memory_limit(entry.file, entry.ours_bytes)
         except CgroupGone:
             pass
+        except Unsupported:  # an rmdir takes the files first; or the controller was taken away
+            return False
         return True
 
     def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[tuple[Entry, int | None]]:

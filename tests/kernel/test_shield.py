@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, KernelError, KernelRefused
+from logindguard.kernel.cgroupfs import (
+    PAGE_BYTES,
+    Cgroup,
+    CgroupGone,
+    KernelError,
+    KernelRefused,
+    Unsupported,
+)
 from logindguard.kernel.shield import Entry, Ledger, LedgerError, Restored, Shield, put_back, restore
 from tests.kernel.conftest import Tree
 from tests.unit.fake_cgroupfs import FakeTree
@@ -138,6 +145,31 @@ def test_a_value_written_between_our_look_and_our_write_stands(
         raised.raise_()
         assert int(tree.memory_min("/a")) >= MARGIN_BYTES
     assert tree.memory_min("/a") == "8192"
+
+
+@pytest.mark.parametrize("populated", [False, True])
+def test_one_that_loses_its_files_in_the_midst(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, populated: bool
+) -> None:
+    """An rmdir takes them before the directory; where processes live, the controller was taken away."""
+    (tmp_path / "cgroup").mkdir()
+    tree = FakeTree(tmp_path / "cgroup")
+    directory = tree.add("/a")
+    (directory / "cgroup.events").write_text(f"populated {populated:d}\n")
+    write = Ledger.write
+
+    def slow(ledger: Ledger, entries: list[Entry]) -> None:
+        write(ledger, entries)
+        (directory / "memory.min").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Ledger, "write", slow)
+    with tree.hierarchy.open("/") as target:
+        raised = shield(ledger, target)
+        if populated:
+            with pytest.raises(Unsupported):
+                raised.raise_()
+        else:
+            raised.raise_()
 
 
 def test_who_changes_it_all_the_time_ends_the_window(
