@@ -59,7 +59,7 @@ def is_stranger(by: By, row: Record) -> bool:
 
 
 def columns(by: By) -> tuple[Column, ...]:
-    return (Column(str(by).upper(), shrink=20, keep_end=by is By.SLICE), *FIGURES)
+    return (Column(str(by).upper(), shrink=28, keep_end=by is By.SLICE), *FIGURES)
 
 
 def cells(by: By, row: Record, now_usec: int) -> Row:

@@ -24,6 +24,11 @@ def shown_path(path: str) -> str:
     return printable(path.strip("/")) or "/"
 
 
+def shown_residue(row: Record) -> str:
+    """The path of a row of ListResidues; what other users have below a slice is one sum without an inode."""
+    return shown_path(row["path"]) + ("" if "inode" in row else "/*")
+
+
 def with_user(row: Record) -> Record:
     """The row with `uid`, where its path says so, and `user` beside it."""
     uid = row.get("uid", uid_of_path(row["path"]))

@@ -6,7 +6,7 @@ import pytest
 
 from logindguard.ctl import pager
 from logindguard.ctl.command_line import help_text
-from logindguard.ctl.records import dying_change, what
+from logindguard.ctl.records import dying_change, shown_residue, what
 from logindguard.ctl.table import Cell, Column, footer, table
 from logindguard.ctl.terminal import Colour, Terminal, ellipsize, look_at, width
 from logindguard.ctl.times import ago, parse_duration, parse_time, stamp
@@ -210,3 +210,8 @@ class TestWhatARecordIsAbout:
         assert what({"teardowns": teardowns[:1]}) == "session 1"
         assert what({"teardowns": teardowns}) == "2 sessions"
         assert what({"teardowns": teardowns, "context": {UNNAMED: "40"}}) == "42 sessions"
+
+
+def test_what_other_users_have_below_a_slice_is_not_the_slice() -> None:
+    assert shown_residue({"path": "/user.slice", "inode": 7}) == "user.slice"
+    assert shown_residue({"path": "/user.slice"}) == "user.slice/*"

@@ -9,7 +9,7 @@ from .. import local
 from ..client import Record
 from ..context import Context
 from ..exits import Exit
-from ..records import most_dying_first, shown_path, with_user
+from ..records import most_dying_first, shown_residue, with_user
 from ..table import Cell, Column, Row
 from ..terminal import Colour
 from ..times import ago
@@ -58,7 +58,7 @@ def _row(row: Record, now_usec: int) -> Row:
     dirty_bytes = row.get("dirty_bytes", 0) + row.get("writeback_bytes", 0)
     next_usec = row.get("next_usec", 0)
     return (
-        shown_path(row["path"]),
+        shown_residue(row),
         printable(str(row.get("user", ""))),
         Cell(str(row.get("dying", "")), Colour.YELLOW if row.get("dying", 0) >= MANY else None),
         _bytes(row.get("file_bytes", 0)),

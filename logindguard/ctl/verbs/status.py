@@ -14,7 +14,7 @@ from ..client import Record
 from ..context import Context
 from ..exits import Exit
 from ..output import Output
-from ..records import most_dying_first, shown_path, with_user
+from ..records import most_dying_first, shown_residue, with_user
 from ..table import Column, table
 from ..terminal import Colour, Terminal, ellipsize
 from ..times import ago, stamp
@@ -135,7 +135,7 @@ def _residues(rows: list[Record], terminal: Terminal, now_usec: int, *, full: bo
     shown = rows[:MOST_RESIDUES]
     cells = [
         (
-            shown_path(row["path"]) + (f" ({printable(row['user'])})" if "user" in row else ""),
+            shown_residue(row) + (f" ({printable(row['user'])})" if "user" in row else ""),
             str(row.get("dying", "")),
             size(row.get("file_bytes", 0)),
             _outlook(row, now_usec),
