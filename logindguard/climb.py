@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -41,9 +42,9 @@ class Climb:
         self._kernel_memory_holds = version_of(os.uname().release) < KERNEL_MEMORY_LETS_GO
         self.standings = Standings()
 
-    def read_clocks(self) -> None:
-        """They may be changed at any time; blocks for some small files of procfs."""
-        self._clocks = read_clocks()
+    async def read_clocks(self) -> None:
+        """They may be changed at any time. On a thread: a host of containers has thousands of mounts."""
+        self._clocks = await asyncio.to_thread(read_clocks)
 
     def leave(self, record: ReclaimRecord, decision: Decision) -> bool:
         """Whether a teardown left something; it makes an old residue worth a fresh try."""

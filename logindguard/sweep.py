@@ -179,7 +179,7 @@ class Sweep:
         backend = self._reclaimer.backend
         await self._rescan()
         known = self._standings.inodes()  # what is left meanwhile is newer than what this pass counts
-        self._climb.read_clocks()
+        await self._climb.read_clocks()
         self.dying = await self._ask(backend.total_dying)
         residues: list[Residue] = []
         if self.dying and backend.mode is not Mode.OBSERVE:
