@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from logindguard.kernel.pressure import some_percent
 from tests.bench.meter import Meter, histogram, nth_percent, system_usec
 from tests.bench.result import Side, Value
 from tests.bench.rivals import Field, Rival, Work
@@ -19,6 +20,8 @@ POLL_SEC = 0.2
 LOOK_SEC = 5.0  # between two readings of a memory.stat that may be a dear one
 OTHERS_SEC = 3.0
 IDLE_SEC = 1.0
+CALM_SEC = 60.0  # at most, until what was prepared no longer counts as pressure
+CALM_PERCENT = 5.0
 SETTLE_SEC = 30.0  # until what ended before is gone, or others make it look as if it were not
 STILL_SEC = 60.0  # pressure may pause the guard for long
 
@@ -56,6 +59,7 @@ class Turn:
     wall_sec: float = 0.0
     span_nsec: tuple[int, int] = (0, 0)  # from its start to its end, CLOCK_MONOTONIC
     system_usec: int = 0
+    pressure_percent: float = 0.0  # before it began
     idle_percent: float = 0.0  # system time of the machine before it began
     cpu_usec: int = 0
     most_usec: int = 0  # of the workers, or of a rival that has none, in any second
@@ -71,6 +75,7 @@ class Turn:
             "most_cpu_in_a_second_msec": round(self.most_usec / 1000, 1),
             "system_of_host_msec": self.system_usec // 1000,
             "system_of_host_before_percent": round(self.idle_percent, 1),
+            "pressure_before_percent": self.pressure_percent,
             "calls": len(calls),
             "pauses": self.work.pauses,
         }
@@ -92,6 +97,17 @@ def idle_percent() -> float:
     return (system_usec() - before) / (time.monotonic() - started) / 10_000
 
 
+def calm(progress: Progress) -> float:
+    """Wait until the machine's CPUs and disks have room; percent of pressure that is left."""
+    deadline = time.monotonic() + CALM_SEC
+    while True:
+        percent = max(some_percent(resource) or 0.0 for resource in ("cpu", "io", "memory"))
+        if percent <= CALM_PERCENT or time.monotonic() > deadline:
+            return percent
+        progress.now(f"waiting for the machine to be calm ({percent:.0f} % pressure)")
+        time.sleep(POLL_SEC)
+
+
 def nothing() -> int:
     return 0
 
@@ -108,7 +124,8 @@ def take_turn(
 ) -> Turn:
     """Until no more than `floor` are dying and `held` says 0, or none went for `still_sec` (STILL_SEC)."""
     still_sec = STILL_SEC if still_sec is None else still_sec
-    turn = Turn(dying_before=dying(on.parent), idle_percent=idle_percent())
+    pressure_percent = calm(bench.progress)
+    turn = Turn(dying_before=dying(on.parent), pressure_percent=pressure_percent, idle_percent=idle_percent())
     with rival.at_work(on) as work:
         turn.work = work
         system, started, started_nsec = system_usec(), time.monotonic(), time.monotonic_ns()
@@ -122,11 +139,12 @@ def take_turn(
                 count = dying(on.parent)
                 if count < low:
                     low, moved = count, now
-                if count <= floor or now - looked > LOOK_SEC:
+                still = now - moved > OTHERS_SEC
+                if count <= floor or (still and now - looked > LOOK_SEC):
                     looked = now
                     holds = held() > 0
                 # Where others' dying memcgs are counted too, theirs may be more than they were.
-                over = not holds and (count <= floor or (held is not nothing and now - moved > OTHERS_SEC))
+                over = not holds and (count <= floor or (still and held is not nothing))
                 if over or now - moved > still_sec or now - started > most_sec:
                     break
                 if now - shown > 1:

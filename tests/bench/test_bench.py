@@ -39,6 +39,7 @@ SMALL = Result(
 @pytest.mark.parametrize("name", program.NATIVE)
 def test_in_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "IDLE_SEC", 0.1)
+    monkeypatch.setattr(drive, "CALM_SEC", 0.0)
     monkeypatch.setattr(drive, "SETTLE_SEC", 1.0)
     monkeypatch.setattr(drive, "STILL_SEC", 3.0)  # a busy machine pauses the guard: that is no fault here
     monkeypatch.setattr(program, "raise_when_interrupted", lambda: None)
