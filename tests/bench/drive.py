@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +13,7 @@ from logindguard.kernel.pressure import some_percent
 from tests.bench.meter import Meter, histogram, nth_percent, system_usec
 from tests.bench.result import Side, Value
 from tests.bench.rivals import Field, Rival, Work
-from tests.demo.host import Host
+from tests.demo.host import Host, remove
 from tests.demo.progress import Progress
 from tests.lab.leak import dying
 
@@ -41,13 +42,16 @@ class Bench:
 
     @contextmanager
     def field(self, rival: Rival) -> Iterator[Field]:
-        """A parent of its own for each side, without anything from the one before."""
+        """A parent and a directory of its own for each side, both removed after it."""
         self.sides += 1
         name = f"side-{self.sides}"
         place = self.host.work_dir / name
         place.mkdir()
         self.progress.now(f"{rival.name}: it is prepared")
-        yield Field(host=self.host, parent=self.host.parent(name), place=place)
+        parent = self.host.parent(name)
+        yield Field(host=self.host, parent=parent, place=place)
+        shutil.rmtree(place)  # after a failure all goes
+        remove(parent)
 
 
 @dataclass(slots=True, kw_only=True)

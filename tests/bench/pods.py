@@ -19,8 +19,8 @@ from tests.lab.visitor import Visitor, visitor
 PODS, CONTAINERS = 100, 3
 A_SECOND = 10
 LASTS_SEC = 300
-BYTES_EACH = 256 << 10  # of page cache, for each container
-LIMIT_BYTES = 512 << 20
+BYTES_EACH = 128 << 10  # of page cache, for each container
+LIMIT_BYTES = 256 << 20
 POD_LIMIT_BYTES = 8 << 20
 BOUND = 600  # dying: those of 15 s
 AFTER_SEC = 5.0
