@@ -195,7 +195,7 @@ def last_1000():
 def find():
     return History().find()
 def history():
-    return command("history", "--no-legend").count("\\n")
+    return command("history", "-n", "1000", "--no-legend").count("\\n")
 def blame():
     return {row.get("uid"): row["teardowns"] for row in json.loads(command("blame", "--by=user", "-j"))}
 last, found, lines, blamed = timed(last_1000), timed(find), timed(history), timed(blame)
@@ -204,8 +204,8 @@ print(json.dumps([len(found.records), found.corrupt, last, lines, blamed[1000], 
     )
     *counts, took = told
     for what, (wall_sec, cpu_sec) in took.items():
-        tell(f"{what} of 100,000 records: {wall_sec:.2f} s, {cpu_sec:.2f} s of CPU time")
-    assert counts == [100_000, 0, 1000, 100_000, 100_000]
+        tell(f"{what} over 100,000 records: {wall_sec:.2f} s, {cpu_sec:.2f} s of CPU time")
+    assert counts == [100_000, 0, 1000, 1000, 100_000]
 
 
 @pytest.mark.native
@@ -221,12 +221,13 @@ from logindguard.record.journal import Journal
 from logindguard.statistics import Statistics
 from tests.unit.test_history import RECORD
 from tests.unit.test_journal import ended
-def here(process):
-    return os.readlink(process / "ns/mnt") == os.readlink("/proc/self/ns/mnt")
-[journald] = [
-    each.parent for each in Path("/proc").glob("[0-9]*/comm")
-    if each.read_text() == "systemd-journal\\n" and here(each.parent)
-]
+def is_journald(process):
+    try:
+        same = os.readlink(process / "ns/mnt") == os.readlink("/proc/self/ns/mnt")
+        return same and (process / "comm").read_text() == "systemd-journal\\n"
+    except OSError:  # it has ended
+        return False
+[journald] = filter(is_journald, Path("/proc").glob("[0-9]*"))
 def spent_sec():
     return time.process_time(), int((journald / "schedstat").read_text().split()[0]) / 1e9
 journal, statistics, before = Journal(), Statistics(), spent_sec()
