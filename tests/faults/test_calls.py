@@ -25,9 +25,9 @@ STANDARD = "org.freedesktop.DBus.Properties"
 INTERFACES = (MANAGER, MANAGER, MANAGER, STANDARD, "org.freedesktop.DBus.Introspectable", "a.b", None)
 XML = (CHECKOUT / "dbus/org.logindguard1.Manager.xml").read_text()
 MEMBERS = (*re.findall(r'<(?:method|property|signal) name="(\w+)"', XML), "Get", "Set", "GetAll", "Nonsense")
-# Those that would only wait, or end what the test runs on.
+# A call of more than 8 KiB is none of ours, and left unanswered: tests/bus/test_reader.py.
 TEXTS = (
-    *("", "/", "/system.slice", "ssh.service", "session-1.scope", "1", "../../etc", "/a/../b", "a" * 5_000),
+    *("", "/", "/system.slice", "ssh.service", "session-1.scope", "1", "../../etc", "/a/../b", "a" * 300),
     *("x\n<0>y", "%s%n", "\u202e", "\U0001f600", MANAGER, "Mode", "DyingCount", "f" * 32),
 )
 BASIC = "ybnqiuxtdso"
@@ -70,13 +70,17 @@ async def test_calls_of_any_content(
         codes = [
             chance.choice((*BASIC, "as", "a{sv}", "v", "s", "t", "u")) for _ in range(chance.randrange(5))
         ]
-        reply = await root.call(
+        call = (
             chance.choice(MEMBERS),
             "".join(codes),
             *(value_of(code, chance) for code in codes),
-            interface=chance.choice(INTERFACES),
-            path=chance.choice(("/org/logindguard1", "/org/logindguard1", "/", "/org/logindguard1/a")),
         )
+        to: dict[str, Any] = {
+            "interface": chance.choice(INTERFACES),
+            "path": chance.choice(("/org/logindguard1", "/org/logindguard1", "/", "/org/logindguard1/a")),
+        }
+        print(to, call)  # the last one is shown where it fails
+        reply = await root.call(*call, **to)
         if reply.error_name:
             refused += 1
             assert reply.error_name in known, (reply.error_name, reply.body)
