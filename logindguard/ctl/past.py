@@ -31,22 +31,25 @@ async def book(
     history = context.world.history
     stop = threading.Event()
 
-    def work() -> bool:
-        record = None
+    taken = False
+
+    def work() -> None:
+        nonlocal taken
         for record in read(history, since_usec) if history else ():
             take(record)
+            taken = True
             if stop.is_set():
                 break
-        return record is not None
 
     try:
-        if await asyncio.to_thread(work):
-            return
+        await asyncio.to_thread(work)
     except HistoryUnavailable as error:
-        context.out.note(f"{error} The service is asked.")
+        context.out.note(f"{error} {'The rest is left out.' if taken else 'The service is asked.'}")
         history = None
     finally:
         stop.set()
+    if taken:
+        return
     if history is None:
         rows = await _of_service(context, since_usec, 0)
     else:  # a host without journald: the service remembers the last ones

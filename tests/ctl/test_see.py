@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from logindguard.ctl.owners import timers
 from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
 from logindguard.kernel.inventory import FILE
-from logindguard.model import Outcome, Phase, Source, Way
-from logindguard.record.history import History
+from logindguard.model import Booking, Outcome, Phase, Source, Way
+from logindguard.record.history import History, HistoryUnavailable
 from tests.unit.test_metrics import parsed, value
 
 from . import host
@@ -73,6 +74,23 @@ class TestBlame:
         ran = command("blame")
         assert ran.err == "The journal cannot be opened: No such file or directory. The service is asked.\n"
         assert "4 teardowns" in ran.out
+
+    def test_a_journal_that_breaks_off(
+        self, command: Command, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is counted twice."""
+
+        first = next(Past().bookings())
+
+        def breaks(self: Past, since_usec: int = 0) -> Iterator[Booking]:
+            yield first
+            raise HistoryUnavailable("The journal cannot be read: Bad message.")
+
+        command.history = Past()
+        monkeypatch.setattr(Past, "bookings", breaks)
+        ran = command("blame")
+        assert ran.err == "The journal cannot be read: Bad message. The rest is left out.\n"
+        assert "1 teardown since" in ran.out
 
     def test_nothing_at_all(self, command: Command, running: Running) -> None:
         running.service.records, running.service.residues = [], []
