@@ -38,7 +38,7 @@ def run(bench: Bench) -> Result:
     with bench.field(GUARD) as on, tempfile.TemporaryDirectory(prefix="lg-bench-") as short:
         bus = Bus(Path(short), quiet=True)
         try:
-            side, bars = asyncio.run(_storm(bench, on, bus, count))
+            side, bars = asyncio.run(_with_peers(bench, on, bus, count))
         finally:
             bus.kill()
     return Result(
@@ -52,10 +52,20 @@ def run(bench: Bench) -> Result:
     )
 
 
-async def _storm(bench: Bench, on: Field, bus: Bus, count: int) -> tuple[Side, list[Bar]]:
-    floor = settled(on.parent)
+async def _with_peers(bench: Bench, on: Field, bus: Bus, count: int) -> tuple[Side, list[Bar]]:
     login1 = await FakeLogin1.connect(bus.address)
     systemd1 = await FakeSystemd1.connect(bus.address)
+    try:
+        return await _storm(bench, on, bus, login1, systemd1, count)
+    finally:
+        login1.close()
+        systemd1.close()
+
+
+async def _storm(
+    bench: Bench, on: Field, bus: Bus, login1: FakeLogin1, systemd1: FakeSystemd1, count: int
+) -> tuple[Side, list[Bar]]:
+    floor = settled(on.parent)
     rival = replace(GUARD, bus_address=bus.address)
     file = on.place / "sparse"
     with file.open("wb") as opened:
@@ -80,8 +90,6 @@ async def _storm(bench: Bench, on: Field, bus: Bus, count: int) -> tuple[Side, l
             told = await asyncio.to_thread(statistics, bus)
             grew_kib = rss_kib(work.pid) - warm_kib
         left = dying(on.parent)
-    login1.close()
-    systemd1.close()
     players.clean()
     released = [each.release_usec for each in work.records if each.release_usec is not None]
     figures: dict[str, Value] = {
