@@ -48,6 +48,7 @@ from .cgroupfs import (
 
 FILES = ("memory.min", "memory.swap.max", "memory.swappiness")  # the last two by noswap.py
 _LOCK_POLL_SEC = 0.005
+_MOST_BYTES = 1 << 60  # the kernel shows what is near its own bound as "max", which is not what we wrote
 _RACES = 5  # in which others changed a value between our look at it and our write, one after the other
 
 
@@ -230,7 +231,7 @@ class Shield:
                     old_bytes = known.old_bytes
                 else:  # systemd's or the administrator's, perhaps written in this very window: that one stays
                     old_bytes = held_bytes
-                ours_bytes = 2 * current_bytes + self._margin_bytes
+                ours_bytes = min(2 * current_bytes + self._margin_bytes, _MOST_BYTES)
             except CgroupGone:
                 continue
             except Unsupported:

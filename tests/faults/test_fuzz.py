@@ -183,10 +183,11 @@ def test_control_files_of_any_content(tmp_path: Path) -> None:
 
 def means(content: bytes) -> object:
     """The value of a limit, in pages; what is none stands for itself."""
+    text = content.decode("ascii", "replace").strip()  # which strips more than bytes do
     try:
-        return int(content) // PAGE_BYTES
+        return int(text) // PAGE_BYTES
     except ValueError:
-        return content.strip()
+        return text
 
 
 def check_ground(ground: Ground, path: Path, content: bytes) -> None:

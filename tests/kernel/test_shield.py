@@ -62,6 +62,17 @@ def test_covers_twice_the_usage(tmp_path: Path, ledger: Ledger) -> None:
         assert int(tree.memory_min("/a")) == (200 << 20) + MARGIN_BYTES + PAGE_BYTES
 
 
+def test_a_usage_that_cannot_be_is_put_back_all_the_same(tmp_path: Path, ledger: Ledger) -> None:
+    (tmp_path / "cgroup").mkdir()
+    tree = FakeTree(tmp_path / "cgroup")
+    tree.add("/a", current=(1 << 63) - 4096)
+    with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
+        raised.raise_()
+        raised.raise_()
+        assert 1 << 60 <= int(tree.memory_min("/a")) < 1 << 61
+    assert tree.memory_min("/a") == "0"
+
+
 def test_late_born_are_covered_by_the_next_call(tree: Tree, ledger: Ledger) -> None:
     tree.add("/a")
     with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
