@@ -70,14 +70,15 @@ def test_soak(host: Host, seed: int, result: Result, tell: Tell) -> None:
         most_dying = max(each.dying for each in samples)
         told = warnings(machine, "--since", host.since)
         records = host.records()
+        shown = samples[:: max(1, len(samples) // 12)]
         result(
             minutes=round(passed_sec / 60, 1),
             did=dict(sorted(soak.done.items())),
             records=len(records),
             stolen_pages=sum(each.stolen_pages for each in records),
             dying_at_most=most_dying,
-            rss_mib=[f"{each.rss_kib / 1024:.1f}" for each in samples[:: max(1, len(samples) // 12)]],
-            fds=[each.fds for each in samples[:: max(1, len(samples) // 12)]],
+            rss_mib=" ".join(f"{each.rss_kib / 1024:.1f}" for each in shown),
+            fds=" ".join(str(each.fds) for each in shown),
             warnings=told,
         )
         assert told == []
