@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import Tell
 from tests.faults.conftest import FULL, chance, seed
 from tests.faults.result import keep_result
-from tests.vm.system import System
 
 __all__ = ["chance", "seed"]
 
@@ -18,13 +17,13 @@ Result = Callable[..., None]
 
 
 @pytest.fixture
-def result(request: pytest.FixtureRequest, system: System, seed: int, tell: Tell) -> Result:
+def result(request: pytest.FixtureRequest, seed: int, tell: Tell) -> Result:
     """Takes figures by name: told at the end of the run, and of a full one kept in docs/faults.json."""
 
     def take(**figures: object) -> None:
         tell(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in figures.items()))
         if FULL:
             of = {"seed": seed, "load_average": round(os.getloadavg()[0], 1), **figures}
-            keep_result(f"{request.node.originalname} [{system.name}]", of)
+            keep_result(request.node.name, of)
 
     return take
