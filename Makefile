@@ -123,7 +123,7 @@ coverage: setup need-root
 	-$(ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$(CURDIR)/tests/coverage \
 	  $(PYTHON) -m pytest -q -p no:cacheprovider $(MEASURED) $(PYTEST_ARGS)
 	$(PYTHON) -m coverage combine --data-file=build/coverage/data
-	$(PYTHON) -m coverage report --data-file=build/coverage/data
+	$(PYTHON) -m coverage report --data-file=build/coverage/data --ignore-errors --omit="*/build/*"
 
 # The one program out of Debian's prometheus: to install that would start a server.
 PROMTOOL = build/promtool/usr/bin/promtool
