@@ -121,7 +121,7 @@ def test_a_full_disk(host: Host, result: Result) -> None:
     host.make_files("disk", 1)
     metrics = "/var/lib/prometheus/node-exporter"
     machine.run(f"mkdir -p {metrics}")
-    with host.settings(f"metrics:\n  textfile: {metrics}/logindguard.prom\n  interval: 1s\n"):
+    with host.settings(f"metrics:\n  textfile: {metrics}/logindguard.prom\n  interval: 5s\n"):
         machine.run(f"systemctl restart {UNIT}")  # the directory came after it
         wait_until(
             lambda: machine.run(f"test -s {metrics}/logindguard.prom", check=False).status == 0,
