@@ -67,8 +67,9 @@ def die() -> None:
 
 
 def _undivided(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        if frame.f_code.co_name in UNDIVIDED:
+    """Whatever is called in between: a context manager's body is called by contextlib."""
+    while frame is not None:
+        if frame.f_code.co_name in UNDIVIDED and frame.f_code.co_filename.startswith(PACKAGE):
             return True
         frame = frame.f_back
     return False
