@@ -88,7 +88,7 @@ test-load: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
-	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py tests/vm/test_ladder.py \
+	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py tests/vm/test_ladder.py tests/vm/test_see.py \
 	  -v $(PYTEST_ARGS)
 
 # What must hold under faults, in full: `make test` has a cut of each. A run is had again by its seed,
@@ -108,7 +108,7 @@ test-faults: setup need-root
 
 soak: setup need-root
 	@mkdir -p build dist
-	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 FAULTS=full SOAK_MINUTES=$(SOAK_MINUTES) \
+	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 FAULTS=full LOAD=full SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(if $(LOGINDGUARD_SEED),LOGINDGUARD_SEED=$(LOGINDGUARD_SEED)) \
 	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/faults/test_soak.py $(PYTEST_ARGS)
 

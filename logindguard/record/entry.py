@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from ..model import UNNAMED, Booking, Mode, Outcome, Phase, ReclaimRecord, Source, Teardown, Way
@@ -30,6 +31,10 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
+_known_text = lru_cache(maxsize=1024)(_text)
+"""Of targets, reasons and their like, of which 100,000 records have few."""
+
+
 class _Members(dict[Any, Any]):
     """Of an enumeration, by str and bytes: one lookup, since a history has 100,000 records."""
 
@@ -43,7 +48,7 @@ class _Members(dict[Any, Any]):
 
 
 _PARSERS: dict[str, Parser] = {
-    "str": _text,
+    "str": _known_text,
     "int": int,
     **{of.__name__: _Members(of).__getitem__ for of in (Way, Outcome, Mode)},
 }

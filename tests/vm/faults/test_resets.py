@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests.vm.conftest import FULL_LOAD
 from tests.vm.faults.conftest import Result
 from tests.vm.faults.ground import OWN_BYTES, expected, ground, held, minima, settles, windows
 from tests.vm.faults.watch import warnings
@@ -15,9 +14,10 @@ from tests.vm.host import UNIT, Host
 from tests.vm.machine import wait_until
 from tests.vm.test_service import show
 
-RESETS = 10 if FULL_LOAD else 2
+RESETS = 10
 
 
+@pytest.mark.load
 @pytest.mark.timeout(RESETS * 200 + 600)
 def test_resets_inside_windows(host: Host, chance: random.Random, result: Result) -> None:
     machine = host.machine
