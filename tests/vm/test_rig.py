@@ -99,6 +99,7 @@ def test_the_machine_reaches_nothing(bare_machine: Machine) -> None:
     assert bare_machine.run("ip route show default").stdout == ""
 
 
+@pytest.mark.load
 def test_reset_is_a_power_cut(bare_machine: Machine) -> None:
     before = bare_machine.read("/proc/sys/kernel/random/boot_id")
     bare_machine.run("echo kept >/var/tmp/kept; sync; echo lost >/run/lost")
