@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def test_in_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(drive, "SETTLE_SEC", 1.0)
     monkeypatch.setattr(drive, "STILL_SEC", 3.0)  # a busy machine pauses the guard: that is no fault here
     monkeypatch.setattr(program, "raise_when_interrupted", lambda: None)
-    assert program.main([name, "--scale", str(SCALES[name]), "--output", str(tmp_path)]) == 0
+    # On a thread: asyncio.run() would take the main one's loop away, which pytest-asyncio left open there.
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(program.main, [name, "--scale", str(SCALES[name]), "--output", str(tmp_path)])
+        assert ended.result() == 0
     [path] = tmp_path.iterdir()
     result = read(path)
     assert result.bench == name
