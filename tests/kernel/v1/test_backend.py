@@ -187,24 +187,27 @@ def test_an_ending_cgroup_gives_its_cache_and_no_sibling_does(ground: Ground, te
     size = 64 * MIB
     with ground.live("n", 20 * MIB) as held:
         ending = ground.make(f"{ground.parent}/ending")
-        file = ground.work_dir / "file"
-        in_cgroup(ending, f"head -c {size} /dev/zero > {file}; sync {file}")
+        files = ground.work_dir / "files"
+        files.mkdir()
+        in_cgroup(ending, f"head -c {size} /dev/zero > {files}/file; sync {files}/file")
         ground.settle()
         reading = ground.backend.read_ending(f"{ground.parent}/ending")
-        assert reading.residue.file_bytes == pytest.approx(size, rel=0.1)
+        # By the pages themselves: a host's own proactive reclaim (DAMON) takes some of them in the long run.
+        held_bytes = resident_pages(files) * PAGE_BYTES
+        assert held_bytes > size // 2
+        assert reading.residue.file_bytes == pytest.approx(held_bytes, rel=0.1)
         decision = policy.decide_ending(reading, DEFAULTS)
         assert isinstance(decision, Reclaim)
-        # At once and by the pages themselves: DAMON's proactive reclaim takes some of them in the long run.
         before = resident_pages(ground.work_dir / "n")
         window = ground.backend.reclaim_ending(reading.residue, decision, lambda: False)
         assert resident_pages(ground.work_dir / "n") == before
         ground.settle()
         assert ground.local(f"{ground.parent}/ending").cache <= MIB
-        assert window.freed_bytes == pytest.approx(size, rel=0.1)
+        assert window.freed_bytes == pytest.approx(held_bytes, rel=0.1)
         assert window.longest_write_usec < 60_000_000
         tell(
-            f"64 MiB of an ending cgroup: {window.writes} slices, {window.wall_usec / 1000:.1f} ms, "
-            f"the longest slice {window.longest_write_usec / 1000:.1f} ms"
+            f"{held_bytes / MIB:.0f} MiB of an ending cgroup: {window.writes} slices, "
+            f"{window.wall_usec / 1000:.1f} ms, the longest slice {window.longest_write_usec / 1000:.1f} ms"
         )
         assert held.held_bytes == 20 * MIB
 
