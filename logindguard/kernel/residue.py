@@ -12,8 +12,8 @@ Hard facts (cgroup.stat, memory.stat; Documentation/admin-guide/cgroup-v2.rst):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from ..model import Residue
 from .cgroupfs import MAX_DEPTH, Cgroup, CgroupGone, MemoryStat, Unsupported
@@ -55,16 +55,19 @@ class Family:
 
     parent: MemoryStat
     children: dict[int, MemoryStat]
+    paths: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, cgroup: Cgroup) -> Family:
         children: dict[int, MemoryStat] = {}
+        paths: dict[int, str] = {}
         for child in cgroup.children():
             try:
                 children[child.inode] = child.memory_stat()
             except (CgroupGone, Unsupported):  # a child without the controller is part of its parent
                 continue
-        return cls(cgroup.memory_stat(), children)
+            paths[child.inode] = child.path
+        return cls(cgroup.memory_stat(), children, paths)
 
     def residue(self, path: str, inode: int, dying: int) -> Residue:
         def rest(key: str) -> int:
@@ -84,9 +87,21 @@ class Family:
             anon_bytes=rest("anon"),
         )
 
-    def stolen_since(self, before: Family) -> int:
-        """Pages that live children lost; one that was born meanwhile counts from 0."""
+    def stolen_since(self, before: Family, given: Callable[[str], int] = lambda path: 0) -> int:
+        """Pages that live children lost beside what each, by its path, was `given` leave to lose.
+
+        One that was born meanwhile counts from 0.
+        """
         return sum(
-            max(0, stat.pgsteal - (before.children[inode].pgsteal if inode in before.children else 0))
-            for inode, stat in self.children.items()
+            max(0, lost - (given(self.paths[inode]) if lost else 0))
+            for inode, lost in self._lost_since(before)
         )
+
+    def lost_since(self, before: Family) -> int:
+        """Pages that live children lost, whoever took them."""
+        return sum(max(0, lost) for _, lost in self._lost_since(before))
+
+    def _lost_since(self, before: Family) -> Iterator[tuple[int, int]]:
+        for inode, stat in self.children.items():
+            known = before.children.get(inode)
+            yield inode, stat.pgsteal - (known.pgsteal if known else 0)

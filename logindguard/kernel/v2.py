@@ -16,7 +16,8 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
 - With MGLRU not even that: of an offline memcg it scans everything at once, however little
   was asked (get_nr_to_scan; 128 KiB took 20 of 40 MiB mapped). There it is all or nothing.
 - Loss is `pgsteal` over the live children, an upper bound that includes kswapd and
-  limits. What the target gave is `pgsteal` of the target less that.
+  limits. What the target gave is `pgsteal` of the target less that. What an ending cgroup
+  gave on its own counts as neither (see given.py).
 - memory.stat lags behind by up to 64 pages a CPU (MEMCG_CHARGE_BATCH).
 """
 
@@ -33,6 +34,7 @@ from .confine import Confined
 from .cost import MIN_WRITE_BYTES
 from .dry import DryCgroup, NoLedger, Notes
 from .features import Features
+from .given import Given
 from .idle import thread_cpu_usec
 from .lately import Lately
 from .noswap import V2_FILE, NoSwap
@@ -69,6 +71,7 @@ class V2Backend(Confined):
         self._proc = proc
         self._key = features.dying_key
         self._mapped_loss = Lately()  # every pass over a residue takes some idle mapped pages along
+        self._given = Given()
         self._no_swap = NoSwap(hierarchy, ledger, V2_FILE)
         self._writer = Writer(swappiness_word=features.swappiness_word)
 
@@ -232,8 +235,8 @@ class V2Backend(Confined):
         left = after.residue(target.path, target.inode, dying_directly(target, self._key))
         if plan.keep_mapped:
             self._mapped_loss.book(target.inode, first.mapped_bytes - left.mapped_bytes)
-        stolen_pages = after.stolen_since(before)
-        taken_pages = after.parent.pgsteal - before.parent.pgsteal - stolen_pages
+        stolen_pages = after.stolen_since(before, lambda path: self._given.pages(path, started))
+        taken_pages = after.parent.pgsteal - before.parent.pgsteal - after.lost_since(before)
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         if self.features.mglru:
             self._writer.cost.learn_freed(freed_bytes=freed_bytes, took_usec=tally.took_usec)
@@ -283,7 +286,8 @@ class V2Backend(Confined):
         freed_bytes = 0
         left = residue
         outcome, reason = Outcome.PARTIAL, ""
-        with self._open(residue) as target:
+        most_pages = residue.file_bytes // PAGE_BYTES
+        with self._open(residue) as target, self._given.giving(target.path, most_pages) as gift:
             pgsteal, usage_bytes = target.memory_stat().pgsteal, target.memory_current()
 
             def enough() -> bool:
@@ -306,6 +310,8 @@ class V2Backend(Confined):
                     )
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"
+            else:
+                gift.pages = freed_bytes // PAGE_BYTES
         return Window(
             outcome=outcome,
             reason=reason,

@@ -268,7 +268,9 @@ def test_a_residue_is_the_parent_less_its_live_children(tree: FakeTree) -> None:
         assert residue.clean_unmapped_bytes == 22 * MIB
         tree.set("/b", dying=0, pgsteal=9)
         tree.add("/late", pgsteal=2)
-        assert Family.read(cgroup).stolen_since(family) == 7
+        late = Family.read(cgroup)
+        assert late.lost_since(family) == late.stolen_since(family) == 7
+        assert late.stolen_since(family, {"/b": 4, "/late": 9}.__getitem__) == 1
 
 
 # Readings for a decision

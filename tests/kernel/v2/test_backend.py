@@ -15,7 +15,7 @@ import pytest
 
 from logindguard import policy
 from logindguard.config import Config
-from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy, Unsupported
+from logindguard.kernel.cgroupfs import PAGE_BYTES, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait
@@ -143,6 +143,46 @@ def test_a_sibling_born_in_the_window_is_covered(ground: Ground, monkeypatch: py
         assert window.stolen_pages == 0
         assert lost_pages(ground, "n", "late") == 0
         assert ground.memory_min(f"{ground.parent}/late") == 0
+
+
+def test_what_an_ending_scope_gives_meanwhile_is_no_loss(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logout's own reclaim, while a window is open on a slice above it."""
+    slice_, size = f"{ground.parent}/slice", 4 * MIB
+    ending = f"{slice_}/ending"
+    ground.make(slice_)
+    ground.make(ending, control=False)
+    file = ground.work_dir / "ending"
+    subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f"echo 0 >{ground.directory(ending)}/cgroup.procs; head -c {size} /dev/zero >{file}",
+        ],
+        check=True,
+    )
+    os.sync()
+    raise_ = Shield.raise_
+    gave: list[int] = []
+
+    def logout(shield: Shield) -> None:
+        raise_(shield)
+        if not gave:
+            plan = Reclaim(
+                max_bytes=64 * MIB, keep_mapped=False, window_usec=10**7, write_usec=4_000, reason=""
+            )
+            residue = ground.backend.read_ending(ending).residue
+            gave.append(ground.backend.reclaim_ending(residue, plan, lambda: False).freed_bytes)
+
+    with dying(ground):
+        ground.settle()
+        monkeypatch.setattr(Shield, "raise_", logout)
+        window = ground.reclaim(ground.parent)
+    assert gave[0] == pytest.approx(size, rel=0.1)
+    assert ground.stat(slice_).pgsteal * PAGE_BYTES == pytest.approx(size, rel=0.1)
+    assert window.stolen_pages == 0
+    assert window.freed_bytes == pytest.approx(DYING * (16 << 10), rel=0.1)
 
 
 def test_below_a_live_child_only_the_nearest_live_parent_reaches(ground: Ground) -> None:
