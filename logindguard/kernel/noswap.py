@@ -8,16 +8,17 @@ Hard facts (mm/vmscan.c, can_reclaim_anon_pages and get_scan_count; measured on 
 - What is swapped already stays where it is.
 
 Only for a cgroup that is about to be removed. It may live on all the same (a service that is
-restarted), so the value is in the ledger meanwhile, as those of the shield are.
+restarted), so the value is in the ledger meanwhile, as those of the shield are, and is looked
+at again right before it is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-from .cgroupfs import Cgroup, CgroupGone, Hierarchy, Unsupported
-from .shield import Entry, Ledger, put_back, restore_locked
+from .cgroupfs import Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
+from .shield import RACES, Entry, Ledger, put_back, restore_locked
 
 V1_FILE, V2_FILE = "memory.swappiness", "memory.swap.max"
 
@@ -40,19 +41,38 @@ class NoSwap:
 
     @contextmanager
     def on(self, cgroup: Cgroup, *, wait_sec: float) -> Iterator[None]:
-        """Raises CgroupGone, KernelRefused, or LedgerError where the ledger is not free in time."""
+        """Raises KernelError, also where others keep changing it, or LedgerError: ledger not free in time."""
         with self._ledger.locked(wait_sec):
             restore_locked(self._hierarchy, self._ledger)  # else this would write over what is left
-            old = cgroup.memory_limit(self._file)
-            if old == 0:
+            entry = self._forbid(cgroup)
+            if entry is None:
                 yield
                 return
-            entry = Entry(cgroup.inode, cgroup.path, old, 0, self._file)
-            self._ledger.write([entry])
             try:
-                cgroup.set_memory_limit(self._file, 0)
                 yield
             finally:
                 with suppress(CgroupGone):  # and the value with it
                     put_back(cgroup, entry)
                 self._ledger.write([])  # not reached where the kernel refuses: it stays in for `restore`
+
+    def _forbid(self, cgroup: Cgroup) -> Entry | None:
+        """What was changed; None where nothing needs to be, and the ledger is empty then, as on any error."""
+        for _ in range(RACES):
+            old = cgroup.memory_limit(self._file)
+            if old == 0:
+                return None
+            entry = Entry(cgroup.inode, cgroup.path, old, 0, self._file)
+            self._ledger.write([entry])
+            with ExitStack() as undo:
+                undo.callback(self._ledger.write, [])
+                if self._set(cgroup, entry):
+                    undo.pop_all()
+                    return entry
+        raise KernelError(cgroup.path, self._file, "others change it all the time")
+
+    def _set(self, cgroup: Cgroup, entry: Entry) -> bool:
+        """Not where somebody wrote another value since the look that the entry is of."""
+        if cgroup.memory_limit(entry.file) != entry.old_bytes:
+            return False
+        cgroup.set_memory_limit(entry.file, entry.ours_bytes)
+        return True

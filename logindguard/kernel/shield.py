@@ -49,7 +49,7 @@ from .cgroupfs import (
 FILES = ("memory.min", "memory.swap.max", "memory.swappiness")  # the last two by noswap.py
 _LOCK_POLL_SEC = 0.005
 _MOST_BYTES = 1 << 60  # the kernel shows what is near its own bound as "max", which is not what we wrote
-_RACES = 5  # in which others changed a value between our look at it and our write, one after the other
+RACES = 5  # in which others changed a value between our look at it and our write, one after the other
 
 
 class LedgerError(Exception):
@@ -189,7 +189,7 @@ class Shield:
         On any error nothing more may be reclaimed: what is covered is put back
         on the way out, the rest was never covered.
         """
-        for _ in range(_RACES):
+        for _ in range(RACES):
             wanted = list(self._uncovered(self._target))
             if not wanted:
                 return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logindguard.kernel.cgroupfs import Hierarchy, KernelRefused
+from logindguard.kernel.cgroupfs import Hierarchy, KernelError, KernelRefused
 from logindguard.kernel.noswap import V1_FILE, V2_FILE, NoSwap
 from logindguard.kernel.shield import Entry, Ledger, LedgerError, Restored, restore
 from tests.kernel.conftest import DETECTED, V1, V2
@@ -83,6 +83,44 @@ def test_a_value_written_meanwhile_stands(ground: Ground) -> None:
         ground.file.write_text("20480" if ground.hierarchy.version == 2 else "20")
         written = ground.value
     assert (ground.value, ground.ledger.entries()) == (written, [])
+
+
+def written_after_our_look(ground: Ground, monkeypatch: pytest.MonkeyPatch, values: Iterator[str]) -> None:
+    """Somebody writes each time that the ledger was written, which is right before the value is."""
+    write = Ledger.write
+
+    def slow(ledger: Ledger, entries: list[Entry]) -> None:
+        write(ledger, entries)
+        if entries and (value := next(values, "")):
+            ground.file.write_text(value)
+
+    monkeypatch.setattr(Ledger, "write", slow)
+
+
+@pytest.mark.parametrize("another", [True, False], ids=["another", "zero"])
+def test_a_value_written_between_our_look_and_our_write_stands(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    value = ("20480" if ground.hierarchy.version == 2 else "20") if another else "0"
+    written_after_our_look(ground, monkeypatch, iter([value]))
+    with ground.hierarchy.open(ground.path) as cgroup, ground.no_swap.on(cgroup, wait_sec=5):
+        assert ground.value == "0"
+        assert len(ground.ledger.entries()) == int(another)
+    assert (ground.value, ground.ledger.entries()) == (value, [])
+
+
+def test_who_changes_it_all_the_time_keeps_it(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = 4096 if ground.hierarchy.version == 2 else 1
+    values = [str(n * unit) for n in range(1, 20)]
+    written_after_our_look(ground, monkeypatch, iter(values))
+    with (
+        ground.hierarchy.open(ground.path) as cgroup,
+        pytest.raises(KernelError, match="others change it"),
+        ground.no_swap.on(cgroup, wait_sec=5),
+    ):
+        pytest.fail("the window was opened")
+    assert ground.value in values
+    assert ground.ledger.entries() == []
 
 
 def test_restore_after_a_kill(ground: Ground) -> None:
