@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from logindguard.ctl.exits import Exit
 from logindguard.ctl.owners import timers
 from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
+from logindguard.kernel.charged_files import ChargedFile, Search
 from logindguard.kernel.inventory import FILE
 from logindguard.model import Booking, Outcome, Phase, Source, Way
 from logindguard.record.history import History, HistoryUnavailable
@@ -163,6 +165,58 @@ class TestExplain:
         monkeypatch.setattr("os.geteuid", lambda: 1000)
         ran = command("explain", "user.slice", "--files", "host")
         assert (ran.status, ran.err) == (Exit.DENIED, "Only root may find out whose page cache is whose.\n")
+
+    def test_files_of_which_none_is_charged_there(
+        self, command: Command, roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a terminal with how far the search is, which is wiped out in the end."""
+        host.debian(roots)
+        for name in ("kpagecgroup", "self/pagemap"):  # of a machine where no page is charged to anything
+            write(roots.proc / name)
+        write(tmp_path / "files/a", "a")
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        monkeypatch.setattr("logindguard.ctl.verbs.explain.DRAW_SEC", 0)
+        words = ("explain", "user-61001.slice", f"--files={tmp_path}/files")
+        ran = command(*words, columns=100)
+        assert ran.status == 0
+        assert "\r\x1b[K1 file, 0B found\r\x1b[K" in ran.out
+        assert "None of the files is charged there." in ran.out
+        assert "is of files elsewhere" in ran.out
+        assert "\x1b[K" not in command(*words).out
+        assert answer(command, *words)["files"] == []
+        ran = command("explain", "user.slice", f"--files={tmp_path}/none")
+        assert (ran.status, ran.err) == (Exit.NOT_FOUND, f"{tmp_path}/none: No such file or directory.\n")
+
+    def test_files_whose_page_cache_it_is(
+        self, command: Command, roots: Roots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Most first, a deleted one with who has it open; what is not shown is counted."""
+        host.debian(roots)
+        for name in ("kpagecgroup", "self/pagemap"):
+            write(roots.proc / name)
+        found = [
+            ChargedFile(path=f"/var/{n}", charged_bytes=(9 - n) << 20, cached_bytes=9 << 20) for n in range(3)
+        ]
+        found[0] = replace(found[0], path="/var/a\nb", pid=61)
+        search = Search(files=7, charged_bytes=24 << 20, unreadable=2, complete=False, found=found)
+        monkeypatch.setattr("logindguard.ctl.verbs.explain.find", lambda *_, **__: search)
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        words = ("explain", "user-61001.slice", "--files=/var")
+        out = command(*words, "-n", "2").out
+        assert "/var/a\\nb" in out
+        assert "deleted, open in process 61" in out
+        assert "/var/1" in out
+        assert "/var/2" not in out
+        for line in (
+            "1 more file with less, see --full.",
+            "The search was stopped: it took too long. Name smaller directories.",
+            "2 files could not be read.",
+        ):
+            assert line in out.splitlines()
+        assert "/var/2" in command(*words, "--full").out
+        told = answer(command, *words)
+        assert [each.get("pid") for each in told["files"]] == [61, None, None]
+        assert (told["files_looked_at"], told["complete"]) == (7, False)
 
 
 class TestMetrics:

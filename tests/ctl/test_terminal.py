@@ -109,6 +109,13 @@ def test_top(tmux: Tmux, running: Running) -> None:
     tmux.press("p")
     tmux.wait(lambda screen: row(screen, "user.slice ") < row(screen, "user.slice/user-61001.slice"))
     tmux.press("d")
+    tmux.resize(120, 24)
+    tmux.press("+")
+    tmux.wait(lambda screen: "every 1.2s" in screen)
+    tmux.press("-")
+    tmux.wait(lambda screen: "every 200ms" in screen)
+    for key in ("c", "Space", "Up", "x"):  # two of which mean nothing
+        tmux.press(key)
     tmux.resize(50, 10)
     small = tmux.wait(
         lambda screen: all(len(line) <= 50 for line in screen.splitlines()) and "q quit" in screen

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from logindguard.kernel.backend import Backend
 from logindguard.kernel.cgroupfs import (
     MAX_DEPTH,
     BadReading,
@@ -21,12 +22,12 @@ from logindguard.kernel.cgroupfs import (
 from logindguard.kernel.choose import choose
 from logindguard.kernel.cost import MAX_WRITE_BYTES, MIN_WRITE_BYTES, WriteCost
 from logindguard.kernel.features import file_contains, probe
-from logindguard.kernel.observe import ObserveBackend
+from logindguard.kernel.observe import ObserveBackend, ObserveV2
 from logindguard.kernel.pressure import read_host_memory, some_percent
 from logindguard.kernel.residue import Family, dying_directly, walk
 from logindguard.kernel.shield import Ledger, Shield
 from logindguard.kernel.v2 import V2Backend
-from logindguard.model import Mode, Outcome, Reclaim
+from logindguard.model import Mode, Outcome, Reclaim, Residue
 from tests.unit.fake_cgroupfs import FakeTree
 
 MIB = 1 << 20
@@ -448,6 +449,34 @@ def test_observing_counts_on_v1(tmp_path: Path, proc: Path) -> None:
     ours = ObserveBackend(Hierarchy(1, tmp_path / "v1"), "cgroup v1", proc=proc)
     assert ours.total_dying() == 7
     assert ours.residues() == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_observing_reclaims_nothing_and_says_why(tree: FakeTree, tmp_path: Path, version: int) -> None:
+    """Whoever asks, by hand too: no file is written to."""
+    directory = tree.add("/a", dying=3, file=MIB)
+    (directory / "cgroup.procs").write_text("")
+    before = {file.name: file.read_text() for file in directory.iterdir()}
+    ours: Backend
+    if version == 2:
+        features = probe(tree.hierarchy, "/", proc=tmp_path, sys=tmp_path)
+        ours = ObserveV2(tree.hierarchy, features, Ledger(tmp_path / "run"), "it heals itself")
+        residue = ours.read("/a").residue
+    else:
+        ours = ObserveBackend(Hierarchy(1, tree.hierarchy.mount), "it heals itself", counts=False)
+        residue = Residue(path="/a", inode=directory.stat().st_ino, dying=3)
+        for asked in (ours.read, ours.read_ending):
+            with pytest.raises(Unsupported, match="it heals itself"):
+                asked("/a")
+        with pytest.raises(Unsupported, match="it heals itself"):
+            ours.total_dying()
+    plan = Reclaim(max_bytes=MIB, keep_mapped=False, window_usec=1_000, write_usec=1_000, reason="a test")
+    for act in (ours.reclaim, ours.reclaim_ending):
+        with pytest.raises(Unsupported, match="it heals itself"):
+            act(residue, plan, lambda: False)
+    assert ours.plan(residue, plan) == []
+    assert ours.nearest_live("/a/gone") == "/a"
+    assert {file.name: file.read_text() for file in directory.iterdir()} == before
 
 
 # The cost of writes
