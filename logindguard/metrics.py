@@ -16,7 +16,7 @@ from typing import Any
 
 from .model import Mode
 from .statistics import BOUNDS_USEC
-from .text import span
+from .text import printable, span
 
 PREFIX = "logindguard"
 MAX_SLICES = 16
@@ -153,8 +153,8 @@ def _family(name: str, kind: str, told: str, series: list[Series]) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return text.encode("utf-8", "backslashreplace").decode()
+    """On one line and in UTF-8; a reader takes no file that escapes anything but these two and a line end."""
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _number(value: float) -> str:

@@ -153,11 +153,15 @@ def test_many_slices_are_few_series_and_lose_nothing() -> None:
     assert value(series, "slice_residue_bytes", slice=OTHERS) == 10 * sum(range(100 - MAX_SLICES))
 
 
-def test_a_slice_cannot_forge_a_line() -> None:
-    name = 'x"} 1\nlogindguard_up{y="\\\udcff.slice'
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\udcff", "\x1b[2J", "\\"])
+def test_a_slice_cannot_forge_a_line(end: str) -> None:
+    name = f'x"}} 1{end}logindguard_up{{y="\\.slice'
     text = exposition(replace(FIGURES, residues=[(f"/{name}", 1, 1)]))
-    assert text.encode()
-    assert value(parsed(text), "up") == 1
+    assert text.replace("\n", "").isprintable()
+    series = parsed(text)
+    assert value(series, "up") == 1
+    [shown] = [dict(labels)["slice"] for name, labels in series if name == "slice_dying_memcgs"]
+    assert not re.search(r'(?<!\\)(?:\\\\)*\\[^\\"n]', shown)  # a reader refuses any other escape
 
 
 @pytest.mark.parametrize("name", ["logindguard.rules.yaml", "grafana-dashboard.json"])
