@@ -17,6 +17,8 @@ from .model import Mode, Sample
 from .reclaimer import now_usec
 from .record.textfile import replace_text
 
+NOT_WRITABLE = ": restart the service where the directory is new, or add it to ReadWritePaths="
+
 log = logging.getLogger(__name__)
 
 
@@ -72,18 +74,25 @@ class Sampler:
             self._sampled_usec = now_usec()
         try:
             figures = await self._figures()
-            if settings.textfile:
-                self._written = Path(settings.textfile)
-                await self._write(self._written, exposition(figures))
-            self._failure = ""
         except (KernelError, OSError) as error:
-            reason = _reason(settings.textfile, error) if isinstance(error, OSError) else str(error)
-            if reason != self._failure:
-                self._failure = reason
-                log.warning("Metrics cannot be told: %s.", reason)
+            self._failed(str(error))
             return
         if sample:
             self._tell(sample_of(figures))
+        if settings.textfile:
+            self._written = Path(settings.textfile)
+            try:
+                await self._write(self._written, exposition(figures))
+            except OSError as error:
+                hint = NOT_WRITABLE if error.errno == errno.EROFS else ""
+                self._failed(f"{self._written}: {error.strerror}{hint}")
+                return
+        self._failure = ""
+
+    def _failed(self, reason: str) -> None:
+        if reason != self._failure:
+            self._failure = reason
+            log.warning("Metrics cannot be told: %s.", reason)
 
     async def _write(self, path: Path, text: str) -> None:
         writing = asyncio.create_task(asyncio.to_thread(replace_text, path, text))
@@ -98,11 +107,6 @@ class Sampler:
             with contextlib.suppress(OSError):
                 self._written.unlink()
             self._written = None
-
-
-def _reason(textfile: str, error: OSError) -> str:
-    hint = ": restart the service where the directory is new, or add it to ReadWritePaths="
-    return f"{textfile}: {error.strerror}{hint if error.errno == errno.EROFS else ''}"
 
 
 def sample_of(figures: Figures) -> Sample:

@@ -147,6 +147,26 @@ async def test_a_failure_is_told_once_and_ends_nothing(
         await until(path.exists)
 
 
+async def test_a_textfile_that_cannot_be_written_costs_no_sample(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing" / "logindguard.prom")
+    async with running(MetricsSettings(textfile=missing, sample_usec=20_000)) as host:
+        await until(lambda: bool(host.samples))
+    assert host.samples[0].dying == 3
+
+
+async def test_what_the_kernel_refuses_is_not_blamed_on_the_textfile(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(MetricsSettings(textfile=str(tmp_path / "x.prom"), sample_usec=0)) as host:
+        await until((tmp_path / "x.prom").exists)
+        host.failure = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/proc/meminfo")
+        host.sampler.wake()
+        await until(lambda: bool(caplog.records))
+    assert caplog.records[0].getMessage() == (
+        "Metrics cannot be told: [Errno 13] Permission denied: '/proc/meminfo'."
+    )
+
+
 async def test_what_to_do_where_the_unit_may_not_write(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
