@@ -15,7 +15,7 @@ from .kernel.pins import KERNEL_MEMORY_LETS_GO
 from .kernel.writeback import read_clocks
 from .ladder import Rung
 from .model import Decision, Mode, Outcome, ReclaimRecord
-from .reclaimer import Reclaimer, now_usec
+from .reclaimer import Reclaimer, Spent, now_usec
 from .standings import Standing, Standings
 from .verdict import Verdict, verdict
 
@@ -60,12 +60,16 @@ class Climb:
         """What is to be done now; the record, with the verdict where it is due, and whether that is new."""
         if record.outcome in ENDED:
             return record, False
+        newer = self.standings.get(record.target_inode)
+        if newer.path:  # a teardown was served amid the try, and made it worth a fresh one
+            old = replace(newer, told=old.told)
         standing = self._stand(record, decision, old)
         if standing.stand.rung is Rung.NUDGE:
             await self._nudge_once()
         if not ladder.judged(standing.stand, record.outcome, decision):
             return record, False
-        found = await self._verdict(record.target)
+        found, cpu_usec = await self._verdict(record.target)
+        record = replace(record, cpu_usec=record.cpu_usec + cpu_usec)
         if found is None:
             return record, False
         record = replace(record, reason=found.text)
@@ -101,15 +105,19 @@ class Climb:
             if await self._reclaimer.call(self._nudge):
                 log.debug("The kernel was nudged to let go of writeback structures.")
 
-    async def _verdict(self, path: str) -> Verdict | None:
-        """What holds the rest; None where that cannot be read."""
+    async def _verdict(self, path: str) -> tuple[Verdict | None, int]:
+        """What holds the rest, None where that cannot be read; and the CPU time that it took."""
+        spent = Spent()
         try:
-            found = await self._reclaimer.call(self._reclaimer.backend.explain, path, idle=path in PERMANENT)
+            found = await self._reclaimer.call(
+                self._reclaimer.backend.explain, path, idle=path in PERMANENT, spent=spent
+            )
         except (KernelError, OSError) as error:
             log.debug("What holds dying memcgs under %s cannot be read: %s.", path, error)
-            return None
-        return verdict(
+            return None, spent.cpu_usec
+        said = verdict(
             found,
             kernel_memory_holds=self._kernel_memory_holds,
             flusher_off=self._clocks.writeback_usec == 0,
         )
+        return said, spent.cpu_usec

@@ -62,12 +62,18 @@ class Job:
     rest: Callable[[int], Awaitable[None]] | None = None
 
 
-@dataclass(slots=True)
-class _Account:
+@dataclass(slots=True, kw_only=True)
+class Spent:
+    """CPU time that calls took on a worker thread, also those that raised."""
+
+    cpu_usec: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Account(Spent):
     """What a job has come to so far."""
 
     started_usec: int = field(default_factory=now_usec)
-    cpu_usec: int = 0
     rested_cpu_usec: int = 0
     first: Reading | None = None
     last: Residue | None = None
@@ -95,13 +101,29 @@ class Reclaimer:
         self._idle = idle
         self._in_flight: set[Future[Any]] = set()
 
-    async def call(self, function: Callable[..., T], *args: object, idle: bool = False) -> T:
-        """Call what blocks in the kernel, on the prompt worker or the idle one."""
-        future = (self._idle if idle else self._prompt).submit(function, *args)
+    async def call(
+        self, function: Callable[..., T], *args: object, idle: bool = False, spent: Spent | None = None
+    ) -> T:
+        """Call what blocks in the kernel, on the prompt worker or the idle one. `spent` adds up its time."""
+        cpu_usec = 0
+
+        def timed() -> T:
+            nonlocal cpu_usec
+            begin_usec = thread_cpu_usec()
+            try:
+                return function(*args)
+            finally:
+                cpu_usec = thread_cpu_usec() - begin_usec
+
+        future = (self._idle if idle else self._prompt).submit(timed)
         if not idle:
             self._in_flight.add(future)
             future.add_done_callback(self._in_flight.discard)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            if spent is not None:
+                spent.cpu_usec += cpu_usec
 
     @property
     def prompt_is_busy(self) -> bool:
@@ -109,19 +131,8 @@ class Reclaimer:
         return bool(self._in_flight)
 
     async def _booked(self, account: _Account, job: Job, function: Callable[..., T], *args: object) -> T:
-        def timed() -> tuple[T | BaseException, int]:
-            begin = thread_cpu_usec()
-            try:
-                answer: T | BaseException = function(*args)
-            except (KernelError, LedgerError, OSError) as error:
-                answer = error
-            return answer, thread_cpu_usec() - begin
-
-        answer, cpu_usec = await self.call(timed, idle=job.way is Way.SWEEP and job.path in PERMANENT)
-        account.cpu_usec += cpu_usec
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        idle = job.way is Way.SWEEP and job.path in PERMANENT
+        return await self.call(function, *args, idle=idle, spent=account)
 
     async def run(self, job: Job) -> tuple[ReclaimRecord, Decision]:
         """Reclaim what dying memcgs hold under `job.path`, window by window, until a decision ends it."""

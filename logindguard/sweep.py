@@ -13,11 +13,10 @@ from . import policy
 from .climb import Climb
 from .demands import Demand, Demands
 from .kernel.cgroupfs import KernelError
-from .kernel.idle import thread_cpu_usec
 from .kernel.pressure import read_signs
 from .model import Decision, Mode, Outcome, Reclaim, ReclaimRecord, Residue, Wait, Way
 from .pace import SEC, Pace
-from .reclaimer import Job, Reclaimer, now_usec
+from .reclaimer import Job, Reclaimer, Spent, now_usec
 from .room import Room
 from .standings import Standing
 
@@ -194,13 +193,9 @@ class Sweep:
 
     async def _ask(self, question: Callable[[], T]) -> T:
         """What the idle worker finds, and then the rest that it costs."""
-
-        def timed() -> tuple[T, int]:
-            begin_usec = thread_cpu_usec()
-            return question(), thread_cpu_usec() - begin_usec
-
-        answer, cpu_usec = await self._reclaimer.call(timed, idle=True)
-        await self._rest(cpu_usec)
+        spent = Spent()
+        answer = await self._reclaimer.call(question, idle=True, spent=spent)
+        await self._rest(spent.cpu_usec)
         return answer
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
