@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .kernel.cgroupfs import KernelError
 from .model import ReclaimRecord
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Demand:
     """One of them; `book` gets each record."""
 
     wants: Callable[[str], bool]  # by the path of a live parent
     book: Callable[[ReclaimRecord], None]
-    canceled: bool = False
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def canceled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.done.cancelled()
 
 
 class Demands:
@@ -33,18 +38,21 @@ class Demands:
         try:
             await demand.done
         finally:
-            demand.canceled = True
+            with suppress(ValueError):  # its turn had come
+                self._waiting.remove(demand)
 
     async def serve(self, server: Callable[[Demand], Awaitable[None]]) -> None:
         """All that wait, also those that come meanwhile."""
         while self._waiting:
             demand = self._waiting.popleft()
             try:
-                if not demand.canceled:
-                    await server(demand)
+                await server(demand)
             except (KernelError, OSError) as error:
-                if not demand.done.done():
+                if not demand.canceled:
                     demand.done.set_exception(error)
-            finally:
-                if not demand.done.done():
+            except asyncio.CancelledError:  # the sweep ends, and what was asked for is not done
+                demand.done.cancel()
+                raise
+            else:
+                if not demand.canceled:
                     demand.done.set_result(None)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from logindguard import jobs as jobs_module
+from logindguard.demands import Demand, Demands
 from logindguard.jobs import Jobs, TooManyJobs
 from logindguard.kernel.cgroupfs import BadReading
 from logindguard.model import JobInfo, JobKind, JobState, Outcome, Phase
@@ -109,6 +110,27 @@ async def test_a_cancelled_job_begins_no_further_window(rig: Rig, jobs: Jobs, to
         await asyncio.sleep(0.1)
         assert len(rig.backend.reclaimed()) == windows
     assert not jobs.cancel(job)
+
+
+@pytest.mark.usefixtures("seldom")
+async def test_what_the_end_of_the_service_cut_off_is_not_done(rig: Rig, jobs: Jobs, told: Told) -> None:
+    async with Sweeping(rig):
+        await settled(rig)
+        rig.backend.hold(ALICE, 3, 1000 * MIB)
+        rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.02
+        job = sweep(jobs)
+        await until(lambda: len(rig.backend.reclaimed()) >= 2)
+    await until(lambda: bool(told))
+    assert told.states() == [(job, "canceled")]
+
+
+async def test_what_was_cancelled_is_not_kept_while_the_host_has_no_room(rig: Rig) -> None:
+    demands = Demands()
+    waiting = asyncio.create_task(demands.wait_for(Demand(wants=lambda path: True, book=rig.tell)))
+    await until(lambda: bool(demands._waiting))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not demands._waiting
 
 
 @pytest.mark.usefixtures("seldom")
