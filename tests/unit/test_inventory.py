@@ -74,6 +74,16 @@ def test_lines_of_another_form_are_passed_over(tmp_path: Path) -> None:
     assert dying_memcgs(tmp_path, LIVE.get)[0].path == OFFLINE
 
 
+def test_a_name_may_end_with_a_blank_and_a_number_may_be_none(tmp_path: Path) -> None:
+    live = "/user.slice/blank "
+    text = PUBLIC + f"memcg 900 {live}\nmemcg x /user.slice/odd.scope\nmemcg\nmemcg \n"
+    path = tmp_path / FILE
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    found = dying_memcgs(tmp_path, (LIVE | {live: 900}).get)
+    assert [each.path for each in found] == ["/user.slice/a.scope", "/user.slice/gone.scope"]
+
+
 def test_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(NoInventory, match="only by MGLRU"):
         dying_memcgs(tmp_path, LIVE.get)
