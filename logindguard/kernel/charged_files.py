@@ -2,8 +2,9 @@
 
 Hard facts (open(2), proc_pid_fd(5)):
 
-- O_NOATIME leaves the access time alone; O_NONBLOCK keeps a FIFO from blocking, and what is no
-  regular file is closed again.
+- O_NOATIME leaves the access time alone.
+- To open a device may do things, and whose directory it is may put a link to one in a file's place just
+  then. O_PATH opens nothing: what it found is looked at, and that very file opened by /proc/self/fd.
 - A file that was deleted and is still open keeps its page cache. /proc/PID/fd and /proc/PID/map_files
   lead to it, by a link that ends in " (deleted)"; root may open it there.
 - Other mounts below a directory are another device, and are left out: what is there may be a network.
@@ -23,7 +24,7 @@ from .page_owner import PageOwners
 
 MAX_SEC = 60.0
 MAX_LISTED = 10_000
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 _DELETED = " (deleted)"
 
 
@@ -92,14 +93,16 @@ def _look(
     over: Callable[[], bool],
 ) -> None:
     try:
-        fd = os.open(path, _OPEN if pid is None else _OPEN & ~os.O_NOFOLLOW)
+        fd = _open_file(path, follow=pid is not None)
     except OSError:
         search.unreadable += 1
+        return
+    if fd is None:
         return
     try:
         status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino)
-        if not stat.S_ISREG(status.st_mode) or identity in seen:
+        if identity in seen:
             return
         seen.add(identity)
         search.files += 1
@@ -115,6 +118,15 @@ def _look(
         search.found.append(
             ChargedFile(path=shown, charged_bytes=charged_bytes, cached_bytes=cached_bytes, pid=pid)
         )
+
+
+def _open_file(path: str, *, follow: bool) -> int | None:
+    """A descriptor to read from; None where it is no regular file."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        return os.open(f"/proc/self/fd/{place}", _OPEN) if stat.S_ISREG(os.fstat(place).st_mode) else None
+    finally:
+        os.close(place)
 
 
 def _candidates(
@@ -151,6 +163,5 @@ def _deleted(devices: set[int], proc: Path) -> Iterator[tuple[str, str, int | No
                 for link in (process / place).iterdir():
                     with suppress(OSError):
                         target = os.fspath(link.readlink())
-                        # Its device is looked at before it is opened, which may do things.
                         if target.endswith(_DELETED) and link.stat().st_dev in devices:
                             yield os.fspath(link), target.removesuffix(_DELETED), int(process.name)

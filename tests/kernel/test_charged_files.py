@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,6 +148,22 @@ def test_it_is_bounded_and_says_so(ground: Ground) -> None:
     assert not search.complete
     assert search.files <= 1
     assert ground.find(ground.files).complete
+
+
+def test_what_became_no_file_is_not_opened(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose directory it is may put a link there just then: to open a device may do things."""
+    pipe = ground.files / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr("logindguard.kernel.charged_files._regular", lambda *_: iter([str(pipe)]))
+    writer = threading.Thread(target=lambda: os.close(os.open(pipe, os.O_WRONLY)))
+    writer.start()  # it waits for somebody to open the other end
+    try:
+        time.sleep(0.1)
+        ground.find(ground.files)
+        assert writer.is_alive()
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join(DEADLINE_SEC)
 
 
 def test_a_kernel_without_the_file(tmp_path: Path) -> None:
