@@ -63,10 +63,7 @@ def parse(lines: Iterable[str], inode_of: Callable[[str], int | None]) -> Iterat
             number, _, name = line[len(_MEMCG) :].lstrip(" ").rstrip("\n").partition(" ")
             if public is None:  # from the root's line
                 public = not line.startswith(f"{_MEMCG} ")
-            if public:
-                dying = number.isdecimal() and inode_of(name) != int(number)
-            else:
-                dying = number == "0"
+            dying = number.isdecimal() and inode_of(name) != int(number) if public else number == "0"
             path, file_pages, anon_pages = (name if dying and name else None), 0, 0
         elif path is not None and not line.startswith(_NODE):
             words = line.split()
