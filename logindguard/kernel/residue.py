@@ -97,9 +97,10 @@ class Family:
             for inode, lost in self._lost_since(before)
         )
 
-    def lost_since(self, before: Family) -> int:
-        """Pages that live children lost, whoever took them."""
-        return sum(max(0, lost) for _, lost in self._lost_since(before))
+    def lost_since(self, before: Family, given: Callable[[str], int] = lambda path: 0) -> int:
+        """Pages that children lost, whoever took them; of one that went meanwhile, what it was `given` to."""
+        gone = sum(given(path) for inode, path in before.paths.items() if inode not in self.children)
+        return gone + sum(max(0, lost) for _, lost in self._lost_since(before))
 
     def _lost_since(self, before: Family) -> Iterator[tuple[int, int]]:
         for inode, stat in self.children.items():

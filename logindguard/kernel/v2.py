@@ -26,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from ..model import MAX_SHIELDED, Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
@@ -235,8 +236,9 @@ class V2Backend(Confined):
         left = after.residue(target.path, target.inode, dying_directly(target, self._key))
         if plan.keep_mapped:
             self._mapped_loss.book(target.inode, first.mapped_bytes - left.mapped_bytes)
-        stolen_pages = after.stolen_since(before, lambda path: self._given.pages(path, started))
-        taken_pages = after.parent.pgsteal - before.parent.pgsteal - after.lost_since(before)
+        given = partial(self._given.pages, started_sec=started)
+        stolen_pages = after.stolen_since(before, given)
+        taken_pages = after.parent.pgsteal - before.parent.pgsteal - after.lost_since(before, given)
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         if self.features.mglru:
             self._writer.cost.learn_freed(freed_bytes=freed_bytes, took_usec=tally.took_usec)

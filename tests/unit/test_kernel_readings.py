@@ -272,6 +272,12 @@ def test_a_residue_is_the_parent_less_its_live_children(tree: FakeTree) -> None:
         late = Family.read(cgroup)
         assert late.lost_since(family) == late.stolen_since(family) == 7
         assert late.stolen_since(family, {"/b": 4, "/late": 9}.__getitem__) == 1
+        tree.remove("/b")
+        gone = Family.read(cgroup)
+        assert (
+            gone.lost_since(family, {"/b": 4}.__getitem__) == 4 + 2
+        )  # what it gave is in its parent's count
+        assert gone.lost_since(gone, {"/b": 4}.__getitem__) == 0
 
 
 # Readings for a decision
