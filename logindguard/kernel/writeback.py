@@ -58,7 +58,7 @@ def _centisecs(path: Path) -> int | None:
 
 
 def _commits_sec(mounts: Path) -> list[int]:
-    """Of each file system with a journal that can be written to."""
+    """Of each file system that commits, "ro" or not: ProtectSystem= has this service see all of them so."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
