@@ -19,6 +19,16 @@ def uid_of_path(path: str) -> int | None:
     return int(user) if user else None
 
 
+def to_path(name: str) -> str:
+    """A cgroup path of a slice's name, which says where it is (systemd.slice(5)), or of the path itself."""
+    if name == "-.slice":
+        return "/"
+    if "/" not in name and name.endswith(".slice"):
+        parts = name.removesuffix(".slice").split("-")
+        return "/" + "/".join("-".join(parts[: at + 1]) + ".slice" for at in range(len(parts)))
+    return "/" + name.strip("/")
+
+
 def shown_path(path: str) -> str:
     """A cgroup path as systemd's tools show it, without the first slash."""
     return printable(path.strip("/")) or "/"

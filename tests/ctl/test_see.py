@@ -120,6 +120,10 @@ class TestExplain:
         held = {pin["kind"]: pin["held_bytes"] for pin in found["pins"] if pin["held_bytes"]}
         assert held == {"clean": 9 << 20, "dirty": 1 << 20}
 
+    def test_the_root_slice_is_the_root(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        assert json.loads(command("--json=short", "explain", "--", "-.slice").out)["path"] == "/"
+
     def test_another_unit_by_name(self, command: Command, roots: Roots) -> None:
         host.debian(roots)
         assert answer(command, "explain", "session-3.scope")["path"] == f"{ALICE}/session-3.scope"
@@ -250,6 +254,16 @@ class TestInventory:
         [first] = found["memcgs"]
         assert (first["path"], first["user"]) == (f"{ALICE}/session-3.scope", "alice")
         assert (first["file_bytes"], first["anon_bytes"]) == (1808 * 4096, 9 * 4096)
+
+    @pytest.mark.parametrize("lists", [True, False])
+    def test_what_is_misspelt_is_not_found_empty(self, command: Command, roots: Roots, lists: bool) -> None:
+        host.debian(roots)
+        if lists:
+            write(roots.sys / FILE, host.LRU_GEN)
+        assert "source" in answer(command, "inventory", "user-61001.slice", "-q")
+        ran = command("inventory", "users.slice")
+        assert (ran.status, ran.out) == (Exit.NOT_FOUND, "")
+        assert ran.err == "There is no cgroup 'users.slice'.\n"
 
     def test_what_they_hold_is_not_told_while_mglru_is_off(self, command: Command, roots: Roots) -> None:
         host.debian(roots)

@@ -12,7 +12,7 @@ from ..client import Record, Service
 from ..context import Context
 from ..exits import Exit, Failure
 from ..jobs import wait_for
-from ..records import shown_path
+from ..records import shown_path, to_path
 from ..table import Column
 from ..times import parse_duration
 
@@ -23,8 +23,8 @@ _SESSION = re.compile(r"c?[0-9]+")  # as logind names them
 
 async def sweep(context: Context) -> Exit:
     values: dict[str, bool | str] = {}
-    if path := context.options.argument:
-        values["path"] = "/" + path.strip("/")
+    if name := context.options.argument:
+        values["path"] = to_path(name)
     return await _start(context, "Sweep", (), values)
 
 

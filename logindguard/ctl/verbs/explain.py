@@ -23,7 +23,7 @@ from .. import local
 from ..client import Record, ServiceAbsent
 from ..context import Context
 from ..exits import Exit, Failure
-from ..records import shown_path
+from ..records import shown_path, to_path
 from ..roots import Roots
 from ..table import Cell, Column, Row
 from ..terminal import Colour, ellipsize
@@ -79,13 +79,12 @@ async def run(context: Context) -> Exit:
 
 
 def _resolve(host: local.Host, name: str) -> str:
-    """A cgroup path of "user-1000.slice", of another unit, or of a path with or without the first slash."""
-    if "/" not in name and name.endswith(".slice"):
-        parts = name.removesuffix(".slice").split("-")
-        return "/" + "/".join("-".join(parts[: at + 1]) + ".slice" for at in range(len(parts)))
-    if "/" not in name and units.is_unit(name) and (found := units.find(host.hierarchy, (), name)):
-        return found[0]
-    return "/" + name.strip("/")
+    """A cgroup path of what `to_path` takes, or of another unit."""
+    if "/" not in name and not name.endswith(".slice") and units.is_unit(name):
+        found = units.find(host.hierarchy, (), name)
+        if found:
+            return found[0]
+    return to_path(name)
 
 
 async def _read(host: local.Host, path: str) -> Explained:

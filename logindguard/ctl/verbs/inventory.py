@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 from ...kernel.cgroupfs import within
 from ...kernel.inventory import DyingMemcg, NoInventory, dying_memcgs
-from ...text import counted, size
+from ...text import counted, printable, size
 from .. import local
 from ..client import Record
 from ..context import Context
-from ..exits import Exit
-from ..records import most_dying_first, shown_path, with_user
+from ..exits import Exit, Failure
+from ..records import most_dying_first, shown_path, to_path, with_user
 from ..table import Column, Row
 
 MEMCGS = (
@@ -31,13 +31,16 @@ NO_PAGES = "MGLRU is off on this machine: what they hold is not told."
 
 async def run(context: Context) -> Exit:
     host = local.host(context.world.roots)
-    top = "/" + context.options.argument.strip("/")
+    top = to_path(context.options.argument)
     try:
         found = await asyncio.to_thread(dying_memcgs, context.world.roots.sys, host.hierarchy.inode_of)
     except NoInventory as error:
+        _check(context, host, top)
         context.out.note(f"{error}: they are counted by live parent here.")
         return _parents(context, host, top)
     found = [each for each in found if within(each.path, top)]
+    if not found:
+        _check(context, host, top)
     rows = [with_user(asdict(each)) for each in found[: context.options.number]]
     if context.out.as_json:
         context.out.json({"source": "lru_gen", "memcgs": rows})
@@ -46,6 +49,12 @@ async def run(context: Context) -> Exit:
     if context.out.legend and found:
         context.out.line(_sum(found) if host.features.mglru else NO_PAGES)
     return Exit.OK
+
+
+def _check(context: Context, host: local.Host, path: str) -> None:
+    """What is misspelt has nothing dying either."""
+    if host.hierarchy.inode_of(path) is None:
+        raise Failure(f"There is no cgroup '{printable(context.options.argument)}'.", Exit.NOT_FOUND)
 
 
 def _row(row: Record) -> Row:
