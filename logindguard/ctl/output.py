@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TextIO
@@ -12,6 +13,8 @@ from . import pager
 from .exits import Exit, Failure
 from .table import Column, Row, footer, table
 from .terminal import Colour, Terminal
+
+_NOT_PLAIN = re.compile(r"[^ -~\n\t]")
 
 
 class Json(StrEnum):
@@ -77,14 +80,7 @@ class Output:
 
     def json(self, value: Any) -> None:
         """One value: over several lines, or on one for --json=short."""
-        pretty = self.json_mode is Json.PRETTY
-        text = json.dumps(
-            value,
-            ensure_ascii=False,
-            indent="\t" if pretty else None,
-            separators=None if pretty else (",", ":"),
-        )
-        self.line(text.encode("utf-8", "backslashreplace").decode())
+        self.line(json_text(value, pretty=self.json_mode is Json.PRETTY))
 
     def table(self, columns: Sequence[Column], rows: Sequence[Row], noun: str, *, empty: str = "") -> None:
         """With its footer; where there are no rows, `empty` alone, or "No slices."."""
@@ -112,3 +108,16 @@ class Output:
             if isinstance(error, BrokenPipeError):  # who read it has seen enough
                 raise
             raise Failure(f"The output cannot be written: {error.strerror}.", Exit.OUTPUT) from error
+
+
+def json_text(value: Any, *, pretty: bool = False) -> str:
+    """JSON that a terminal shows as it is: what is not printable within a string is escaped."""
+    text = json.dumps(
+        value,
+        ensure_ascii=False,
+        indent="\t" if pretty else None,
+        separators=None if pretty else (",", ":"),
+    )
+    return _NOT_PLAIN.sub(
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text
+    )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from logindguard.ctl.exits import Exit
+from logindguard.ctl.output import json_text
 from logindguard.ctl.owners import timers
 from logindguard.ctl.past import to_record
 from logindguard.ctl.roots import Roots
@@ -310,6 +311,16 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
+
+
+@pytest.mark.parametrize("pretty", [True, False])
+def test_json_moves_no_cursor_and_stays_json(pretty: bool) -> None:
+    """A user names cgroups as it likes: C1 controls and what turns the direction are no ASCII."""
+    value = [{"path": "/user.slice/\x9b2J\u202e\x7f\udcff\U000e0001é"}]
+    text = json_text(value, pretty=pretty)
+    assert text.translate({10: None, 9: None}).isprintable()
+    assert "é" in text
+    assert json.loads(text) == value
 
 
 class TestReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import closing
 from typing import Any
@@ -11,6 +10,7 @@ from ...text import printable
 from ..client import Record, Service
 from ..context import Context
 from ..exits import Exit, Failure
+from ..output import json_text
 from ..records import units_of, with_users
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
@@ -58,5 +58,5 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+        return json_text(value) if value else ""
     return printable(str(value))
