@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from .ladder import Stand
 
+# A pass forgets what is gone; where the sweep is off there is none, and user slices come and go for months.
+MAX_KEPT = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -20,7 +23,7 @@ class Standing:
 
 
 class Standings:
-    """By inode of the live parent."""
+    """By inode of the live parent; those that came first are forgotten first."""
 
     def __init__(self) -> None:
         self._all: dict[int, Standing] = {}
@@ -32,6 +35,8 @@ class Standings:
     def put(self, inode: int, standing: Standing) -> None:
         if inode:  # else it could not even be read: the next pass finds it again
             self._all[inode] = standing
+            if len(self._all) > MAX_KEPT:
+                del self._all[next(iter(self._all))]
 
     def pop(self, inode: int) -> Standing:
         return self._all.pop(inode, None) or Standing()

@@ -170,3 +170,12 @@ def test_standings() -> None:
     assert standings.inodes() == {8, 9}
     assert standings.pop(8).path == "/b"
     assert standings.pop(8) == Standing()
+
+
+def test_no_more_standings_than_fit_while_no_pass_forgets_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.standings.MAX_KEPT", 3)
+    standings = Standings()
+    for inode in (1, 2, 3, 1, 4):
+        standings.pop(inode)
+        standings.put(inode, Standing(path=f"/{inode}"))
+    assert standings.inodes() == {3, 1, 4}
