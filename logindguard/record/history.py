@@ -177,6 +177,8 @@ class History:
             step = reader._next if oldest_first else reader._previous
             while step():
                 if reader._get_realtime() < since_usec:
+                    if oldest_first:  # of a boot whose clock was behind; newer ones follow
+                        continue
                     return
                 try:
                     yield reader._get_all()

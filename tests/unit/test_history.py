@@ -250,6 +250,36 @@ print(json.dumps([after - then for then, after in zip(before, spent_sec())]))
     assert guard_usec > 0
 
 
+class OutOfOrder:
+    """A reader of a journal whose machine began a boot with a clock that was behind."""
+
+    def __init__(self, *realtimes_usec: int) -> None:
+        self._entries = [replace(RECORD, id=f"{at:032x}", realtime_usec=at) for at in realtimes_usec]
+        self._at = -1
+
+    def seek_realtime(self, usec: int) -> None:
+        self._at = -1
+
+    def _next(self) -> bool:
+        self._at += 1
+        return self._at < len(self._entries)
+
+    def _get_realtime(self) -> int:
+        return self._entries[self._at].realtime_usec
+
+    def _get_all(self) -> dict[str, Any]:
+        return dict(to_fields(self._entries[self._at]))
+
+    def close(self) -> None:
+        return
+
+
+def test_a_boot_whose_clock_was_behind_hides_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(History, "_open", lambda *_: OutOfOrder(200, 50, 300))
+    assert [record.realtime_usec for record in History().each(100)] == [200, 300]
+    assert [booking.realtime_usec for booking in History().bookings(100)] == [200, 300]
+
+
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HistoryUnavailable, match="cannot be opened"):
         History(tmp_path / "missing").find()
