@@ -1,5 +1,8 @@
 import sys
 
-from .app import main
+try:
+    from .app import main
+except KeyboardInterrupt:  # by who does not wait until it is loaded
+    sys.exit(130)
 
 sys.exit(main())

@@ -249,3 +249,25 @@ def test_it_works_from_a_checkout_with_nothing_installed() -> None:
         assert ran.returncode in (0, 1)
         assert ran.stdout
         assert "python3-dbus-next is not installed: read from the kernel directly." in ran.stderr
+
+
+INTERRUPTED = """
+import runpy, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "logindguard.ctl.app":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "start", ['run_module("logindguard.ctl", run_name="__main__")', 'run_path("debian/logindguardctl")']
+)
+def test_an_interrupt_while_it_is_loaded(start: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{INTERRUPTED}runpy.{start}"], cwd=CHECKOUT, capture_output=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")
