@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import textwrap
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any
 
 from ...text import counted, printable
 from ..client import Record, ServiceAbsent
@@ -18,6 +16,7 @@ from ..doctor.finding import Finding, State, verdict
 from ..doctor.logins import DAYS, Logins, from_journal, from_records
 from ..doctor.readings import Readings, read
 from ..exits import Exit, Failure
+from ..journalctl import journalctl
 from ..output import Output
 from ..terminal import Colour
 from ..times import SEC
@@ -89,28 +88,12 @@ async def _read(context: Context) -> Readings:
 
 async def _logged_in(context: Context) -> list[str]:
     """One user name a login, from logind's entries of the last days; none where they cannot be read."""
-    environment: dict[str, Any] = dict(context.world.environment)
-    command = ("journalctl", "--quiet", "--no-pager", "--output=cat", "--output-fields=USER_ID")
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            f"--since=-{DAYS}d",
-            f"MESSAGE_ID={_NEW_SESSION}",
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError:
-        return []
-    try:
-        async with asyncio.timeout(_JOURNAL_SEC):
-            printed, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return []
-    return [printable(line) for line in printed.decode("utf-8", "replace").splitlines() if line]
+    found = await journalctl(
+        *("--output=cat", "--output-fields=USER_ID", f"--since=-{DAYS}d", f"MESSAGE_ID={_NEW_SESSION}"),
+        environment=context.world.environment,
+        max_sec=_JOURNAL_SEC,
+    )
+    return [printable(line) for line in found if line]
 
 
 def lines(answer: str, findings: list[Finding], out: Output) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import closing
-from typing import Any
 
 from ... import __version__
 from ...text import counted, printable, size, span
@@ -13,16 +11,17 @@ from .. import local
 from ..client import Record
 from ..context import Context
 from ..exits import Exit
+from ..journalctl import journalctl
 from ..output import Output
 from ..records import most_dying_first, shown_residue, with_user
 from ..table import Column, table
 from ..terminal import Colour, Terminal, ellipsize
 from ..times import ago, stamp
 
+JOURNAL_SEC = 5.0
 LABEL_WIDTH = 11
 MOST_RESIDUES = 5
 JOURNAL_LINES = 10
-JOURNAL_SEC = 5.0
 THRESHOLD = 2000
 _WAYS = ("before", "after", "sweep")
 
@@ -190,31 +189,13 @@ async def _journal(context: Context, lines: int) -> list[str]:
     """The last lines of the service, in colour where ours are; none where journalctl gives none."""
     if lines == 0:
         return []
-    environment: dict[str, Any] = {
-        **context.world.environment,
-        "SYSTEMD_COLORS": str(int(context.out.terminal.colour)),
-    }
-    command = ("journalctl", "--quiet", "--no-pager", "--output=short", f"--lines={lines}")
+    colour = str(int(context.out.terminal.colour))
+    found = await journalctl(
+        *("--output=short", f"--lines={lines}", "--unit=logindguard.service"),
+        environment={**context.world.environment, "SYSTEMD_COLORS": colour},
+        max_sec=JOURNAL_SEC,
+    )
     columns = context.out.terminal.columns
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            "--unit=logindguard.service",
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError:
-        return []
-    try:
-        async with asyncio.timeout(JOURNAL_SEC):
-            printed, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return []
-    found = printed.decode("utf-8", "replace").splitlines()
     if columns is None or context.out.full or context.out.terminal.colour:
         return found
     return [ellipsize(line, columns) for line in found]
