@@ -13,7 +13,7 @@ from .reclaimer import Job, Reclaimer, now_usec
 MAX_JOBS = 64  # stop jobs at once; beyond, the way after the rmdir is soon enough
 JOB_USEC = 100_000_000  # a stop job gives up after 90 s (DefaultTimeoutStopSec=)
 FIRST_PAUSE_SEC, LAST_PAUSE_SEC = 0.02, 0.5
-MAX_SERVED = 4_096  # cgroups to remember until their removal is heard of
+MAX_SERVED = 1_024  # cgroups to remember until their removal is heard of
 
 log = logging.getLogger(__name__)
 

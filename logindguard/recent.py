@@ -10,7 +10,7 @@ from sys import intern
 
 from .model import Phase, ReclaimRecord, Teardown
 
-MAX_UNITS = 4_096
+MAX_UNITS = 1_024
 MAX_RECORDS = 64
 
 

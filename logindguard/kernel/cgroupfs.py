@@ -264,13 +264,13 @@ class Hierarchy:
         """Open by cgroup path. `path` comes from readings, never from a user; still no `..`."""
         if not is_cgroup_path(path):
             raise ValueError(f"not a cgroup path: {path!r}")
-        parts = path[1:].split("/") if path != "/" else []
         try:
-            fd = os.open(self.mount.joinpath(*parts), _OPEN_DIRECTORY)
+            # Not by pathlib, which is slow here and interns the name of every session there ever was.
+            fd = os.open(f"{self.mount}{path}", _OPEN_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CgroupGone(path) from error
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG and parts:  # longer than PATH_MAX: level by level
+            if error.errno == errno.ENAMETOOLONG and path != "/":  # longer than PATH_MAX: level by level
                 parent, _, name = path.rpartition("/")
                 with self.open(parent or "/") as above:
                     return above.open_child(name)
