@@ -16,7 +16,7 @@ taken to be its own, an estimate too. What was there before the first record is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .model import Booking, Mode, Outcome, Phase, ReclaimRecord, Teardown, Way
@@ -79,7 +79,7 @@ class _Ending:
 
 
 class Blame:
-    """Takes records, oldest first, then `close`."""
+    """Takes records one by one, oldest first, then `close`."""
 
     def __init__(self, owner: Owner, stranger: Callable[[str], str]) -> None:
         self.accounts: dict[str, Account] = defaultdict(Account)
@@ -91,10 +91,6 @@ class Blame:
         self._above: set[str] = set()  # parents of dying memcgs so far, and what is above those
         self._counted: set[str] = set()  # parents whose count is known since an earlier record
         self._endings: dict[int, _Ending] = {}
-
-    def book_all(self, records: Iterable[Booked]) -> None:
-        for record in records:
-            self.book(record)
 
     def book(self, record: Booked) -> None:
         self.first_usec = self.first_usec or record.realtime_usec

@@ -4,8 +4,8 @@ Hard facts (mm/memcontrol.c, mm/backing-dev.c):
 
 - A charge is a page at least. So where there are fewer pages than dying memcgs, some of them are held by
   nothing that is charged: by dying ones below them, by writeback structures of inodes that they dirtied,
-  or by another reference inside the kernel, which nothing tells of.
-- Kernel memory is the parent's from the removal on since 5.9, and keeps no memcg.
+  by sockets with empty buffers, or by another reference inside the kernel, which nothing tells of.
+- Kernel memory is the parent's from the removal on since 5.9, and keeps no memcg. Sockets do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEANS: Mapping[Kind, str] = {
     Kind.ANON: "of processes that live elsewhere now: stays until they end",
     Kind.SWAP: "swapped out: stays until its owners end",
     Kind.SLAB: "passed to the parent: keeps none of them",
-    Kind.SOCK: "passed to the parent: keeps none of them",
+    Kind.SOCK: "of sockets that were passed on or are closing: stays until they are closed",
     Kind.PERCPU: "the memcgs' own counters: go with them",
     Kind.KERNEL: "kernel memory: keeps none of them",
     Kind.OTHER: "in no counter, or of counters that lag behind",
@@ -35,9 +35,9 @@ MEANS: Mapping[Kind, str] = {
 HOLDS_TOO = "kernel memory, which keeps them until it is freed, before Linux 5.9"
 REFERENCES = (
     "Nothing that is charged holds them. Inodes that they dirtied may still refer to them: those let go\n"
-    "once they are clean and some other memcg is removed."
+    "once they are clean and some other memcg is removed. So may sockets that are still open."
 )
-KERNEL_MEMORY = frozenset({Kind.SLAB, Kind.SOCK, Kind.KERNEL})
+KERNEL_MEMORY = frozenset({Kind.SLAB, Kind.KERNEL})
 HOLDS = frozenset(MEANS) - KERNEL_MEMORY - {Kind.PERCPU, Kind.OTHER}
 NOISE_BYTES = 128 << 10  # what two readings one after the other may differ by
 
@@ -50,7 +50,7 @@ _HELD_BY: Mapping[Kind, str] = {
     Kind.ANON: "of memory of processes that live elsewhere now",
     Kind.SWAP: "that is swapped out",
     Kind.SLAB: "of slab memory",
-    Kind.SOCK: "of socket buffers",
+    Kind.SOCK: "of buffers of sockets that are still open",
     Kind.KERNEL: "of kernel memory",
 }
 
@@ -96,6 +96,6 @@ def _clause(kind: Kind, held_bytes: int, *, flusher_off: bool) -> str:
 
 def _rest(found: Explained) -> str:
     """The numbers, where they name no cause."""
-    kinds = (Kind.CLEAN, Kind.SLAB, Kind.SOCK, Kind.PERCPU, Kind.KERNEL, Kind.OTHER)
+    kinds = (Kind.CLEAN, Kind.SLAB, Kind.PERCPU, Kind.KERNEL, Kind.OTHER)
     counters = {pin.kind for pin in found.pins}
     return ", ".join(f"{kind} {size(found.held(kind))}" for kind in kinds if kind in counters)

@@ -7,9 +7,11 @@ Hard facts (memory.stat in cgroup-v2.rst and cgroup-v1/memory.rst, mm/memcontrol
   (`total_` and bare keys); on v2 it cannot be told from theirs, but slices have none.
 - `file` includes shmem, mapped, dirty and writeback pages, which may overlap one another: what is
   clean and unmapped is at least the rest.
-- slab and sockets are charged to the parent at offline since 5.9 (obj_cgroup_reparent): they are in
-  P's counters as well, and keep no memcg alive. So is `percpu`, the memcgs' own counters. Before
-  that they kept the memcg until they were freed, and much was not.
+- slab is charged to the parent at offline since 5.9 (obj_cgroup_reparent): it is in P's counters as
+  well, and keeps no memcg alive. So is `percpu`, the memcgs' own counters. Before that it kept the
+  memcg until it was freed, and much was not.
+- A socket refers to the memcg of who made or accepted it until it is closed (mem_cgroup_sk_alloc), also
+  where it was passed to a process elsewhere, or lingers after its process has ended.
 - v1 has no keys for kernel memory: memory.kmem.usage_in_bytes is all of it, TCP buffers apart.
 - Swap is in memory.swap.current (v2) or memory.stat (v1), and on v2 in no other counter.
 - The counters lag behind by up to 64 pages a CPU, and are read one after the other, P first: what

@@ -56,7 +56,8 @@ def blamed(
     *records: ReclaimRecord, dying: Mapping[str, int] | int | None = None, by: By = By.USER
 ) -> dict[str, Account]:
     blame = Blame(owner_by(by), stranger_by(by))
-    blame.book_all(records)
+    for record in records:
+        blame.book(record)
     blame.close(dying)
     accounts = dict(blame.accounts)
     assert blame.teardowns == sum(account.teardowns for account in accounts.values())

@@ -50,7 +50,7 @@ def test_fewer_pages_than_dying_memcgs_leave_some_unknown_with_the_numbers() -> 
     assert found.unknown == 8
     assert found.text == (
         "held by 8K that waits to be written to disk; at least 8 dying memcgs by others below, or something"
-        " unknown (clean 0B, slab 3M, sock 0B, percpu 1M, kernel 0B, other 4K)"
+        " unknown (clean 0B, slab 3M, percpu 1M, kernel 0B, other 4K)"
     )
 
 
@@ -61,9 +61,15 @@ def test_nothing_charged_is_unknown() -> None:
 
 
 def test_kernel_memory_holds_them_before_5_9() -> None:
-    found = verdict(explained(2, {"slab": MIB, "sock": KIB}), kernel_memory_holds=True)
-    assert found.kinds == (Kind.SLAB, Kind.SOCK)
-    assert found.text == "held by 1M of slab memory and 1K of socket buffers"
+    found = verdict(explained(2, {"slab": MIB, "kernel": KIB}), kernel_memory_holds=True)
+    assert found.kinds == (Kind.SLAB, Kind.KERNEL)
+    assert found.text == "held by 1M of slab memory and 1K of kernel memory"
+
+
+def test_open_sockets_hold_them_on_every_kernel() -> None:
+    found = verdict(explained(1, {"slab": MIB, "sock": 4 * KIB}))
+    assert (found.kinds, found.unknown) == ((Kind.SOCK,), 0)
+    assert found.text == "held by 4K of buffers of sockets that are still open"
 
 
 def test_a_flusher_that_is_off_is_said() -> None:
