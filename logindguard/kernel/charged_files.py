@@ -69,6 +69,8 @@ def find(
     def over() -> bool:
         return should_stop() or time.monotonic() >= deadline
 
+    for directory in directories:
+        os.scandir(directory).close()
     devices = {directory.stat().st_dev for directory in directories}
     seen: set[tuple[int, int]] = set()
     for path, shown, pid in _candidates(directories, devices, proc):

@@ -166,6 +166,13 @@ def test_what_became_no_file_is_not_opened(ground: Ground, monkeypatch: pytest.M
         writer.join(DEADLINE_SEC)
 
 
+def test_what_is_no_directory_is_not_searched_in_vain(ground: Ground) -> None:
+    with pytest.raises(NotADirectoryError):
+        ground.find(ground.plant("file", 5))
+    with pytest.raises(FileNotFoundError):
+        ground.find(ground.files / "missing")
+
+
 def test_a_kernel_without_the_file(tmp_path: Path) -> None:
     with pytest.raises(NoPageOwners, match="CONFIG_PROC_PAGE_MONITOR"), PageOwners(tmp_path):
         pass
