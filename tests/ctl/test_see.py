@@ -112,6 +112,11 @@ class TestBlame:
         assert (teardown.phase, teardown.source, teardown.uid) == (Phase.ENDED, Source.SYSTEMD1, 61001)
 
 
+def test_no_record_is_shown_where_none_is_asked_for(command: Command, roots: Roots) -> None:
+    command.history = Past()
+    assert answer(command, "history", "-n", "0") == []
+
+
 class TestExplain:
     @pytest.mark.parametrize("name", ["user-61001.slice", ALICE, ALICE.strip("/")])
     def test_a_slice_by_name_or_path(self, command: Command, roots: Roots, name: str) -> None:
