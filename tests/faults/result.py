@@ -28,9 +28,15 @@ def keep_result(name: str, figures: Mapping[str, object]) -> None:
 
 
 def _commit() -> str:
-    """Empty outside a git checkout."""
+    """With "-dirty" where more than the results was changed since; empty outside a git checkout."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--", ".", f":!{FILE.relative_to(CHECKOUT)}")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*words: str) -> str:
     told = subprocess.run(
-        ["git", "-c", f"safe.directory={CHECKOUT}", "describe", "--always", "--dirty"],
+        ["git", "-c", f"safe.directory={CHECKOUT}", *words],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
