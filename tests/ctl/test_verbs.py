@@ -114,6 +114,45 @@ class TestWithoutService:
         assert (ran.status, ran.out) == (Exit.UNAVAILABLE, "")
         assert ran.err == "No cgroup hierarchy with the memory controller is mounted.\n"
 
+    @pytest.mark.parametrize(
+        ("path", "text", "sentence"),
+        [
+            ("/", "nonsense\n", "The cgroup tree cannot be read: /: cgroup.stat: "),
+            ("/user.slice", "nr_dying_descendants many\n", "The cgroup tree cannot be read: /user.slice: "),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["status", "list"])
+    def test_a_kernel_that_answers_nonsense(
+        self, command: Command, roots: Roots, verb: str, path: str, text: str, sentence: str
+    ) -> None:
+        tree = host.debian(roots)
+        (tree.directory(path) / "cgroup.stat").write_text(text)
+        ran = command(verb, "--quiet")
+        assert (ran.status, ran.out) == (Exit.KERNEL, "")
+        assert ran.err.startswith(sentence)
+        assert ran.err.count("\n") == 1
+
+    @pytest.mark.parametrize("text", [None, "file many\n"], ids=["gone", "nonsense"])
+    def test_one_whose_bytes_cannot_be_had(self, command: Command, roots: Roots, text: str | None) -> None:
+        """It is listed all the same."""
+        stat = host.debian(roots).directory("/user.slice/user-61001.slice") / "memory.stat"
+        stat.unlink()
+        if text is not None:
+            stat.write_text(text)
+        rows = {row["path"]: row for row in answer(command, "list", "--quiet")}
+        assert rows["/user.slice/user-61001.slice"]["dying"] == 4
+        assert rows["/user.slice/user-61001.slice"]["file_bytes"] == 0
+        assert rows["/user.slice"]["dying"] == 1
+
+    def test_restore_from_a_ledger_that_is_none(self, command: Command, roots: Roots) -> None:
+        host.debian(roots)
+        roots.run.mkdir()
+        (roots.run / "logindguard").mkdir(mode=0o700)
+        (roots.run / "logindguard/ledger").write_text("[3]")
+        ran = command("restore")
+        assert (ran.status, ran.out) == (Exit.KERNEL, "")
+        assert "memory.min was not put back: " in ran.err
+
     def test_restore_by_ourselves(self, command: Command, roots: Roots) -> None:
         tree = host.debian(roots)
         directory = tree.directory("/user.slice")

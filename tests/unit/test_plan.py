@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from logindguard.config import Config
-from logindguard.kernel.cgroupfs import Cgroup
+from logindguard.kernel.cgroupfs import Cgroup, CgroupGone
 from logindguard.kernel.features import Features
 from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v2 import V2Backend
-from logindguard.model import Purpose, Reclaim
+from logindguard.model import Purpose, Reading, Reclaim
 from logindguard.plan import plan
 from tests.unit.fake_cgroupfs import FakeTree
 
@@ -111,3 +111,21 @@ def test_a_sweeps_plan(tmp_path: Path) -> None:
         (Purpose.RESTORE, "/user.slice/user-2.slice"),
     }
     assert plan(v2, Config(), lambda path: path == "/system.slice") == []
+
+
+def test_a_plan_leaves_out_what_goes_and_ends_where_there_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v2 = backend(tmp_path, recursiveprot=True)
+    read = V2Backend.read
+
+    def gone(backend: V2Backend, path: str) -> Reading:
+        if path == "/user.slice":
+            raise CgroupGone(path)
+        return read(backend, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(V2Backend, "read", gone)
+        assert plan(v2, Config(), lambda path: True) == []
+    monkeypatch.setattr("logindguard.plan.MAX_WRITES", 0)
+    assert plan(v2, Config(), lambda path: True) == []
