@@ -77,7 +77,7 @@ def settles(machine: Machine, wanted: dict[str, str]) -> None:
         return seen[-1] == wanted
 
     try:
-        wait_until(as_wanted, timeout_sec=30, what="memory.min is as its owners set it", every_sec=0.5)
+        wait_until(as_wanted, timeout_sec=120, what="memory.min is as its owners set it", every_sec=0.5)
     except TimeoutError:
         assert seen[-1] == wanted  # for its difference
         raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 
 import pytest
 
+from tests.faults.conftest import FULL
 from tests.vm.faults.conftest import Result
 from tests.vm.faults.ground import OWN_BYTES, expected, ground, held, minima, settles, windows
 from tests.vm.faults.watch import warnings
@@ -14,7 +16,7 @@ from tests.vm.host import UNIT, Host
 from tests.vm.machine import wait_until
 from tests.vm.test_service import show
 
-RESETS = 10
+RESETS = int(os.environ.get("LOGINDGUARD_RESETS", "10" if FULL else "2"))
 
 
 @pytest.mark.load
@@ -42,7 +44,7 @@ def test_resets_inside_windows(host: Host, chance: random.Random, result: Result
             assert warnings(machine, "--boot") == []
             assert "Put back" not in machine.journal("--boot", "--unit", UNIT)  # there was nothing
         host.mark()
-        machine.login("alice", "head -c 1M /dev/urandom >after-a-reset")
-        wait_until(lambda: host.records(), timeout_sec=60, what="a record after the last reset")
+        machine.login("alice", "head -c 1M /dev/urandom >after-a-reset", timeout_sec=180)
+        wait_until(lambda: host.records(), timeout_sec=180, what="a record after the last reset")
         settles(machine, expected())
     result(resets=RESETS, values_raised_at_the_reset=raised, values_wrong_after_the_boot=0)
