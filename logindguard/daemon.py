@@ -102,7 +102,7 @@ class Daemon:
             tell_paused=self._tell_paused,
             tell_forecast=self._journal.forecast,
             free=self._guard.free,
-            rescan=self._watch.rescan,
+            rescan=self._watch.catch_up,
             climb=Climb(self._reclaimer, nudge=nudge, offline_usec=lambda: self._guard.heard_usec),
             held=lambda: self._control.harm,
         )
@@ -228,6 +228,8 @@ class Daemon:
         else:
             if new.config.roots != self._settings.config.roots:
                 log.warning("A change of roots takes effect at the next start.", extra=EACH_TIME)
+            if new.config.units != self._settings.config.units:
+                self._watch.list_again()
             self._settings, self._reclaimer.config = new, new.config
             logging.getLogger().setLevel(new.config.log_level.upper())
             self._sweep.wake()

@@ -46,7 +46,7 @@ class Sweep:
         self._tell = tell
         self._tell_paused = tell_paused
         self._tell_forecast = tell_forecast
-        self._rescan = rescan  # of the cgroup tree, for teardowns that nothing told of
+        self._rescan = rescan  # of the cgroup tree, where teardowns may have gone untold
         self._free = free  # cleared while a teardown is served
         self._climb = climb or Climb(reclaimer)
         self._held = held  # why no sweep may go on, beside what the host says; empty where it may
@@ -178,10 +178,10 @@ class Sweep:
         backend = self._reclaimer.backend
         await self._rescan()
         known = self._standings.inodes()  # what is left meanwhile is newer than what this pass counts
-        await self._climb.read_clocks()
         self.dying = await self._ask(backend.total_dying)
         residues: list[Residue] = []
-        if self.dying and backend.mode is not Mode.OBSERVE:
+        if self.dying and backend.mode is not Mode.OBSERVE:  # a host without any costs that one reading
+            await self._climb.read_clocks()
             residues = policy.deepest_first(await self._ask(backend.residues))
         found = {residue.inode for residue in residues}
         self._standings.keep(found, of=known)

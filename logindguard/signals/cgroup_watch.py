@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _DIRECTORIES_PER_TURN = 200  # of a walk, before the loop gets a turn
 _RESCAN_PAUSE_SEC = 1.0  # a storm of events must not become a storm of walks
+_TRUSTED_USEC = 3_600_000_000  # events that nothing is known to have lost; a walk costs 50 us for each cgroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class CgroupWatch:
         self._rescan_wanted = asyncio.Event()
         self._walk_lock = asyncio.Lock()
         self._limit_told = False
+        self._partial = False  # there are directories that could not be watched
+        self._walked_usec = 0
 
     @property
     def watches(self) -> int:
@@ -113,7 +116,17 @@ class CgroupWatch:
         async with self._walk_lock:
             await self._walk()
 
+    def list_again(self) -> None:
+        """Soon, since other units are covered now."""
+        self._rescan_wanted.set()
+
+    async def catch_up(self) -> None:
+        """The same where events may not tell all: some directory is not watched, or it is long ago."""
+        if self._partial or self._clock() - self._walked_usec >= _TRUSTED_USEC:
+            await self.rescan()
+
     async def _walk(self) -> None:
+        self._partial, self._walked_usec = False, self._clock()
         stale = set(self._watches)
         pending = ["/"]
         visited = 0
@@ -149,7 +162,7 @@ class CgroupWatch:
         for event in self._inotify.read():
             if event.mask & IN_Q_OVERFLOW:
                 log.info("Events of the cgroup tree were lost; it is listed again.")
-                self._rescan_wanted.set()
+                self.list_again()
             elif event.mask & IN_IGNORED:
                 self._forget(event.wd)
             elif event.mask & IN_ISDIR:
@@ -204,10 +217,12 @@ class CgroupWatch:
                     yield child if inode is not None and self._enter(child, inode) else None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):  # else it is gone, as its parent will say
+                self._partial = True
                 log.warning("%s cannot be listed: %s.", self._mount + path, error.strerror)
 
     def _watch(self, path: str) -> None:
         if self._inotify is None:
+            self._partial = True
             return
         # Users make slices below user@.service at will: half of the watches are not theirs.
         limit = self._max_watches // 2 if is_delegated(path) else self._max_watches
@@ -220,6 +235,7 @@ class CgroupWatch:
             if error.errno == errno.ENOSPC:
                 self._tell_limit("fs.inotify.max_user_watches is reached")
             elif error.errno not in (errno.ENOENT, errno.ENODEV):
+                self._partial = True
                 log.warning("%s cannot be watched: %s.", self._mount + path, error.strerror)
             return
         inode = self.inode_of(path)
@@ -248,6 +264,7 @@ class CgroupWatch:
             del self._watches[path]
 
     def _tell_limit(self, reason: str) -> None:
+        self._partial = True
         if not self._limit_told:
             self._limit_told = True
             log.warning(

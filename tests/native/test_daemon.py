@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from logindguard.kernel.cgroupfs import detect
+from tests.bench.logins import statistics
 from tests.bus.conftest import Daemon as Bus
 from tests.conftest import Tell
 from tests.native.launcher import CHECKOUT, DEADLINE_SEC, Launcher
@@ -74,6 +76,28 @@ def test_reload_keeps_the_old_settings_when_the_new_are_wrong(launcher: Launcher
     assert f"{launcher.config}:3: sweep.cpu_percent" in errors
     assert "The settings stay as they were" in errors
     assert errors.count("Settings were read again") == 1
+
+
+def test_what_a_reload_covers_is_found_at_once(launcher: Launcher, bus: Bus, root: str) -> None:
+    hierarchy = detect()
+    assert hierarchy is not None
+    cgroup = hierarchy.mount / root.strip("/") / "lgnew-1"
+    cgroup.mkdir()
+    try:
+        run = launcher.start("--bus-address", bus.address)
+        run.wait_told("READY=1")
+        launcher.config.write_text(launcher.config.read_text() + "units:\n  include: [lgnew-*]\n")
+        run.told.clear()
+        run.process.send_signal(signal.SIGHUP)
+        run.wait_told("READY=1")
+        bus.wait_name("org.logindguard1")
+        assert statistics(bus)["teardowns_total"] == 0
+    finally:
+        cgroup.rmdir()
+    deadline = time.monotonic() + DEADLINE_SEC
+    while statistics(bus)["teardowns_total"] == 0:
+        assert time.monotonic() < deadline, "it was not covered"
+        time.sleep(0.1)
 
 
 def test_restore_alone_needs_no_settings(launcher: Launcher) -> None:

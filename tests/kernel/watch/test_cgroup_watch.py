@@ -15,6 +15,7 @@ from logindguard.config import Units
 from logindguard.kernel import inotify
 from logindguard.model import Teardown
 from logindguard.signals.cgroup_watch import CgroupWatch
+from logindguard.signals.confirm import monotonic_usec
 from logindguard.signals.registry import Registry
 
 pytestmark = pytest.mark.native
@@ -211,6 +212,26 @@ async def test_a_rescan_finds_what_no_event_told(rig: Rig, monkeypatch: pytest.M
     assert sorted(rig.ended) == sorted([(f"/{SCOPE}", gone), (f"/{reborn}", kept)])
     assert rig.registry.inode(f"/{reborn}") == again
     assert "/system.slice/run-1.service" in rig.live
+
+
+@pytest.mark.parametrize(
+    ("max_watches", "later_usec", "walks"), [(100, 0, 0), (2, 0, 1), (100, 4 * 10**9, 1)]
+)
+async def test_events_are_trusted_where_they_tell_all(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, max_watches: int, later_usec: int, walks: int
+) -> None:
+    """The tree is walked again where a directory is not watched, and after an hour."""
+    rig.mkdir(SCOPE)
+    watch = await rig.start(max_watches=max_watches)
+    walked = []
+
+    async def walk() -> None:
+        walked.append(1)
+
+    monkeypatch.setattr(watch, "_walk", walk)
+    monkeypatch.setattr(watch, "_clock", lambda: monotonic_usec() + later_usec)
+    await watch.catch_up()
+    assert len(walked) == walks
 
 
 async def test_an_overflow_leads_to_a_rescan(rig: Rig) -> None:
