@@ -60,6 +60,7 @@ def test_it_is_small_and_holds_what_it_is_for(tell: Tell) -> None:
         "/usr/libexec/logindguardd",
         "/usr/share/bash-completion/completions/logindguardctl",
         "/usr/share/man/man1/logindguardctl.1.gz",
+        "/usr/share/man/man8/logindguard.8.gz",
         "/usr/share/man/man8/logindguardd.8.gz",
         "/usr/share/polkit-1/actions/org.logindguard1.policy",
     ):
