@@ -19,7 +19,7 @@ def run(machine: Machine, name: str, *, environment: str = "", timeout_sec: floa
 
 
 def test_smoke(machine: Machine) -> None:
-    assert run(machine, "smoke", timeout_sec=120).startswith("logindguard ")
+    assert run(machine, "smoke", timeout_sec=120).endswith("passed\n")
 
 
 @pytest.mark.load
