@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.vm.image import CHECKOUT, RigError
 
 SOURCES = (
-    *("NEWS.md", "README.md", "completions", "dbus", "debian", "hook", "logindguard", "man", "polkit"),
-    *("pyproject.toml", "units"),
+    *("NEWS.md", "README.md", "completions", "dbus", "debian", "docs/prometheus", "docs/sweep.md"),
+    *("docs/trust.md", "hook", "logindguard", "man", "polkit", "pyproject.toml", "units"),
 )
 MAKE_TIMEOUT_SEC = 300
 
