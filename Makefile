@@ -45,7 +45,7 @@ help:
 	@echo 'make man          the man pages, into build/man'
 	@echo 'make lint         ruff and mypy over code and tests'
 	@echo 'make deb          build the Debian package into dist/'
-	@echo 'make deb-clean    the same in a clean chroot of SUITE=bookworm or trixie, into dist/SUITE/'
+	@echo 'make deb-clean    the same in a clean chroot of SUITE=bookworm or trixie, where it is tried too, into dist/SUITE/'
 	@echo 'make test-package upgrade, removal and purge of the package in virtual machines with Debian 12 and 13'
 	@echo 'make lintian      build so on both, and have their lintian look at everything'
 	@echo 'make pot          take the texts to translate from the polkit policy into polkit/po/'
@@ -196,6 +196,7 @@ deb: setup
 .PHONY: deb-clean test-package lintian
 
 # In a chroot that mmdebstrap makes of $(SUITE) with nothing but what the build needs: into dist/$(SUITE)/.
+# It is installed there then, tried (debian/tests/smoke) and purged.
 deb-clean: setup need-root
 	$(ROOT) debian/build-clean $(SUITE) dist/$(SUITE)
 
