@@ -73,7 +73,8 @@ class Climb:
         if found is None:
             return record, False
         record = replace(record, reason=found.text)
-        told = (*found.kinds, *(("unknown",) if found.unknown else ()))
+        named = {*found.kinds, *([] if found.kinds and not found.unknown else ["unknown"])}
+        told = old.told | named
         self.standings.put(record.target_inode, replace(standing, reason=record.reason, told=told))
         return record, told != old.told
 

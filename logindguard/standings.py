@@ -19,7 +19,7 @@ class Standing:
     stand: Stand = field(default_factory=Stand)
     reason: str = ""
     dying: int = 0  # after the last try
-    told: tuple[str, ...] | None = None  # what the verdict named that was told last, so that it is told once
+    told: frozenset[str] = frozenset()  # what verdicts named that were told, so that each is told once
 
 
 class Standings:

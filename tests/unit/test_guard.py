@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -459,6 +460,24 @@ async def test_what_went_by_itself_begins_anew(rig: Rig) -> None:
         rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], dying=4)
         await until(lambda: rig.sweep.standing(inode).stand.rung is Rung.RECLAIM)
         await until(lambda: rig.sweep.standing(inode).stand.rung is Rung.VERDICT)
+
+
+async def test_a_verdict_is_new_where_it_names_another_kind(rig: Rig) -> None:
+    climb = Climb(rig.reclaimer)
+    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
+    inode = rig.backend.state[ALICE].inode
+    record, decision = await rig.reclaimer.run(Job(way=Way.SWEEP, path=ALICE))
+
+    async def new(**held_bytes: Any) -> bool:
+        rig.backend.state[ALICE] = replace(rig.backend.state[ALICE], **held_bytes)
+        old = replace(climb.standings.pop(inode), stand=Stand(rung=Rung.VERDICT, since_usec=1))
+        return (await climb.after_try(record, decision, old))[1]
+
+    assert await new(dirty_bytes=0, shmem_bytes=1 << 20)
+    assert await new(dirty_bytes=4096)
+    assert not await new(dirty_bytes=2 << 20)  # now it is the larger one
+    assert not await new(dirty_bytes=0)  # two readings one after the other differ by some pages
+    assert not await new(dirty_bytes=4096)
 
 
 async def test_a_teardown_amid_a_try_begins_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
