@@ -60,7 +60,10 @@ _FAMILIES = {  # name: type, help
     "cpu_seconds_total": ("counter", "CPU time of reclaims."),
     "writes_total": ("counter", "Writes to control files of cgroups."),
     "longest_write_seconds": ("gauge", "The longest write since the start."),
-    "paused_seconds_total": ("counter", "How long all was held by request, the sweep by the host's pressure."),
+    "paused_seconds_total": (
+        "counter",
+        "How long all was held by request, the sweep by the host's pressure.",
+    ),
     "paused": ("gauge", "Whether somebody has paused it."),
     "last_sweep_timestamp_seconds": ("gauge", "When the last sweep began."),
     "last_sweep_duration_seconds": ("gauge", "How long the last sweep took."),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 
 from .model import Teardown
+from .paths import in_container, uid_of_path
 
 
 class By(StrEnum):
@@ -27,9 +28,7 @@ _COUNTED = re.compile(
     r"(session-|user@|user-runtime-dir@|user-|run-|docker-|libpod-|cri-containerd-|crio-).+(\.[a-z]+)"
 )
 _INSTANCE = re.compile(r"([^@]+@).+(\.[a-z]+)")
-_USER_SLICE = re.compile(r"/user-([0-9]{1,10})\.slice(?:/|$)")
 _OWN_MANAGER = re.compile(r"/user@[0-9]+\.service/")
-_CONTAINER = re.compile(r"(?:^|/)(?:docker|libpod|cri-containerd|crio|machine|kubepods)\b")
 _SESSIONS = {
     "sshd": "ssh login",
     "su": "su",
@@ -57,15 +56,10 @@ def user_of(teardown: Teardown) -> str:
 
 
 def _user_or_system(path: str) -> str:
-    if path == "/" or f"{path}/".startswith("/user.slice/"):
-        return user_of_path(path)
-    return user_of_path(path) or SYSTEM
-
-
-def user_of_path(path: str) -> str:
-    """The uid of the user's slice that the path names; "" where there is none."""
-    match = _USER_SLICE.search(path)
-    return match[1] if match else ""
+    uid = uid_of_path(path)
+    if uid is not None:
+        return str(uid)
+    return "" if path == "/" or f"{path}/".startswith("/user.slice/") else SYSTEM
 
 
 def slice_of(path: str) -> str:
@@ -89,7 +83,7 @@ def trigger_of(teardown: Teardown, timers: Collection[str] = ()) -> str:
         return "user manager"
     if _OWN_MANAGER.search(teardown.path):
         return "user service"
-    if _CONTAINER.search(teardown.path):
+    if in_container(teardown.path):
         return "container"
     if unit in timers or unit_glob(unit) in timers:
         return "timer"

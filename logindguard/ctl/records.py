@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..model import UNNAMED
-from ..owners import user_of_path
+from ..paths import uid_of_path
 from ..text import counted, listed, printable
 from .client import Record
 from .context import user_name
 
 SHORT_ID = 8
-
-
-def uid_of_path(path: str) -> int | None:
-    """The user whose slice a cgroup path names."""
-    user = user_of_path(path)
-    return int(user) if user else None
 
 
 def to_path(name: str) -> str:

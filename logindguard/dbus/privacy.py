@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from ..model import ReclaimRecord, Residue
+from ..paths import uid_of_path
 from .values import Row, row, top_slice
-
-_USER_SLICE = re.compile(r"/user-(\d+)\.slice(?:/|$)")
-
-
-def user_of(path: str) -> int | None:
-    """The uid that a cgroup path names."""
-    match = _USER_SLICE.search(path)
-    return int(match[1]) if match else None
 
 
 def is_own(record: ReclaimRecord, uid: int) -> bool:
     """Whether a record tells of nobody but this user."""
     if record.teardowns:
         return {teardown.uid for teardown in record.teardowns} == {uid}
-    return user_of(record.target) == uid
+    return uid_of_path(record.target) == uid
 
 
 def names_others(residues: Iterable[Residue], uid: int) -> bool:
-    return any(user_of(residue.path) not in (None, uid) for residue in residues)
+    return any(uid_of_path(residue.path) not in (None, uid) for residue in residues)
 
 
 def residue_rows(
@@ -38,7 +30,7 @@ def residue_rows(
     rows: list[Row] = []
     sums: dict[str, dict[str, int]] = {}
     for residue, more in residues:
-        user = user_of(residue.path)
+        user = uid_of_path(residue.path)
         told = row(residue) | row(more)
         if details or user in (None, uid):
             unit = residue.path.rpartition("/")[2]

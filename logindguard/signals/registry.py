@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..model import Phase, Source, Teardown
+from ..paths import uid_of_path
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION_AGE_USEC = 30_000_000  # logind announces a session a few ms before its scope is there
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")  # VALID_CHARS of systemd, src/basic/unit-name.c
-_USER_SLICE = re.compile(r"/user-(\d+)\.slice(?:/|$)")
 _SESSION_SCOPE = re.compile(r"session-(.+)\.scope")
 
 
@@ -102,7 +102,7 @@ class Registry:
         unit = self._covered_unit(path)
         if unit is None or not self._has_room(path):
             return
-        live = _Live(unit=unit, inode=inode, uid=_uid_of(path))
+        live = _Live(unit=unit, inode=inode, uid=uid_of_path(path))
         self._live[path] = live
         self._below.update(_ancestors(path))
         if not is_delegated(path):
@@ -161,7 +161,7 @@ class Registry:
             unit = self._covered_unit(path)
             if unit is None or is_delegated(path):
                 return None
-            live = _Live(unit=unit, inode=inode, uid=_uid_of(path))
+            live = _Live(unit=unit, inode=inode, uid=uid_of_path(path))
         return _teardown(path, live, Phase.ENDING, source, now_usec)
 
     def ended(self, unit_or_path: str, source: Source, now_usec: int) -> None:
@@ -180,7 +180,7 @@ class Registry:
         if path in self._live:
             self.ended(path, source, now_usec)
         elif unit := self._covered_unit(path):
-            live = _Live(unit=unit, inode=0, uid=_uid_of(path))
+            live = _Live(unit=unit, inode=0, uid=uid_of_path(path))
             if not is_delegated(path) and unit in self._descriptions:
                 live.description = _fitting(self._descriptions.pop(unit)[1], live)
             self._tell(path, live, Phase.ENDED, source, now_usec)
@@ -243,11 +243,6 @@ def _teardown(path: str, live: _Live, phase: Phase, source: Source, now_usec: in
 def _ancestors(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _uid_of(path: str) -> int | None:
-    match = _USER_SLICE.search(path)
-    return int(match[1]) if match else None
 
 
 def is_delegated(path: str) -> bool:

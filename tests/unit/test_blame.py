@@ -248,6 +248,20 @@ class TestOwners:
         assert slice_of("/system.slice") == "/system.slice"
         assert slice_of("/init.scope") == slice_of("/") == "/"
 
+    @pytest.mark.parametrize(
+        ("path", "owner"),
+        [
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-1.scope", "1000"),
+            ("/machine.slice/systemd-nspawn@x.service/payload/user.slice/user-1000.slice", "system"),
+            ("/system.slice/docker-1.scope/user.slice/user-1000.slice/session-1.scope", "system"),
+            ("/lxc.payload.x/user.slice/user-1000.slice/session-1.scope", "system"),
+            ("/user.slice/user-99999999999.slice", ""),
+            ("/user.slice/user-\u0661.slice", ""),
+        ],
+    )
+    def test_a_containers_users_are_not_ours(self, path: str, owner: str) -> None:
+        assert owner_by(By.USER)(ended(path, 1)) == stranger_by(By.USER)(path) == owner
+
     def test_user_by_logind_or_by_path(self) -> None:
         user = owner_by(By.USER)
         assert user(ended("/system.slice/x.service", 1, uid=33)) == "33"

@@ -12,6 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "config": set(),
     "text": set(),
+    "paths": set(),
     "notify": set(),
     "config_values": {"config", "text"},
     "config_file": {"config", "config_values", "text"},
@@ -30,12 +31,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demands": {"kernel", "model"},
     "report": {"blame", "model", "owners", "statistics"},
     "sampler": {"config", "kernel", "metrics", "model", "reclaimer", "record"},
-    "owners": {"model"},
+    "owners": {"model", "paths"},
     "blame": {"model", "owners"},
     "pause": set(),
     "kernel": {"model"},
-    "signals": {"kernel", "model"},
-    "dbus": {"__version__", "model", "signals"},
+    "signals": {"kernel", "model", "paths"},
+    "dbus": {"__version__", "model", "paths", "signals"},
     "record": {"config_file", "model", "text"},
     "reclaimer": {"config", "kernel", "model", "policy"},
     "ending": {"model", "reclaimer"},
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "ctl": {
         *("__version__", "blame", "config_file", "config_values", "dbus", "kernel", "model", "owners"),
-        *("metrics", "record", "report", "signals", "text", "verdict"),
+        *("metrics", "paths", "record", "report", "signals", "text", "verdict"),
     },
 }
 DBUS_NEXT = {"signals", "dbus"}  # unmaintained upstream: it stays behind our own types

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from logindguard.owners import user_of, user_of_path
+from logindguard.owners import user_of
+from logindguard.paths import uid_of_path
 from tests.conftest import Tell
 from tests.unit.test_metrics import parsed, value
 from tests.vm.conftest import on
@@ -183,6 +184,6 @@ def test_inventory_lists_single_memcgs(host: Host) -> None:
         found = ctl(host, "inventory", "user.slice")
         assert found["source"] == "lru_gen"
         paths = [each["path"] for each in found["memcgs"]]
-        assert any(user_of_path(path) == "1000" and "session-" in path for path in paths)
+        assert any(uid_of_path(path) == 1000 and "session-" in path for path in paths)
     finally:
         host.guard("start")
