@@ -187,6 +187,9 @@ class Sweep:
         self._standings.keep(found, of=known)
         self._slow &= found
         for residue in residues:
+            if not self._reclaimer.config.sweep.enabled:
+                self._pass_due = True  # once it is on again
+                return
             if self._standings.get(residue.inode).stand.next_usec <= now_usec():
                 await self._guarded(self._try(residue.path, residue.inode))
             await self._between()
@@ -212,9 +215,7 @@ class Sweep:
             way=Way.SWEEP,
             path=path,
             shape=lambda decision: self._shaped(path, inode, decision),
-            should_stop=lambda: (
-                self._stopping or not self._free.is_set() or (demand is not None and demand.canceled)
-            ),
+            should_stop=lambda: self._should_stop(demand),
             max_usec=JOB_USEC,
             rest=rest,
         )
@@ -229,6 +230,11 @@ class Sweep:
             log.debug("%s: %d dying memcgs stay: %s.", path, record.dying_after, record.reason)
         await self._rest(record.cpu_usec - rested_usec)
         return record
+
+    def _should_stop(self, demand: Demand | None) -> bool:
+        """Whether a window is to end after its current write; asked on the workers."""
+        enabled = self._reclaimer.config.sweep.enabled if demand is None else not demand.canceled
+        return self._stopping or not enabled or not self._free.is_set()
 
     def _shaped(self, path: str, inode: int, decision: Reclaim) -> Reclaim:
         """Within the share; where a single write is over it, that is told, and rested for afterwards."""

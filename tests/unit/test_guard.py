@@ -297,6 +297,24 @@ async def test_a_sweep_that_is_off_waits_for_being_on(rig: Rig) -> None:
     await asyncio.gather(sweeping, return_exceptions=True)
 
 
+async def test_a_sweep_that_is_put_off_stops_amid_a_pass(rig: Rig) -> None:
+    for path in (ALICE, "/user.slice/user-1001.slice"):
+        rig.backend.hold(path, 2, 1000 * MIB)
+    rig.backend.per_window_bytes, rig.backend.window_sec = MIB, 0.01
+    config = rig.reclaimer.config
+    async with Sweeping(rig):
+        await until(lambda: bool(rig.backend.reclaimed()))
+        rig.reclaimer.config = replace(config, sweep=replace(config.sweep, enabled=False))
+        rig.sweep.wake()
+        await rig.until(1)
+        windows = len(rig.backend.reclaimed())
+        await asyncio.sleep(0.2)
+        assert len(rig.backend.reclaimed()) == windows
+        rig.reclaimer.config = config
+        rig.sweep.wake()
+        await until(lambda: len(rig.backend.reclaimed()) > windows)
+
+
 async def test_a_stop_job_for_another_cgroup_at_the_path_is_left_alone(rig: Rig) -> None:
     rig.backend.hold(f"{ALICE}/session-1.scope", 0, 8 * MIB)
     rig.guard.heard(teardown("session-1.scope", phase=Phase.ENDING, inode=999))
