@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def _show(context: Context, found: Explained, standing: Record) -> None:
         return
     if found.processes:
         out.line("Processes live in it: what they hold is among that, since nothing tells it apart.")
-    said = verdict(found)
+    said = verdict(found, kernel_memory_holds=_kernel_memory_holds(context.world.roots))
     if found.dying and not said.kinds:
         out.line(REFERENCES)
     elif said.unknown:
@@ -178,10 +178,14 @@ def _row(pin: Pin, means: str) -> Row:
 def _means(roots: Roots) -> dict[Kind, str]:
     """Of each kind on this kernel."""
     means = {**MEANS} | {Kind.DIRTY: MEANS[Kind.DIRTY] + _dirty_expiry(roots)}
-    with suppress(OSError):
-        if version_of((roots.proc / "sys/kernel/osrelease").read_text()) < KERNEL_MEMORY_LETS_GO:
-            means |= dict.fromkeys(KERNEL_MEMORY, HOLDS_TOO)
-    return means
+    return means | (dict.fromkeys(KERNEL_MEMORY, HOLDS_TOO) if _kernel_memory_holds(roots) else {})
+
+
+def _kernel_memory_holds(roots: Roots) -> bool:
+    try:
+        return version_of((roots.proc / "sys/kernel/osrelease").read_text()) < KERNEL_MEMORY_LETS_GO
+    except OSError:
+        return False
 
 
 def _dirty_expiry(roots: Roots) -> str:
