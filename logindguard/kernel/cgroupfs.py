@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from .lines import lines_of, unescaped
+
 # Nobody removes them while the machine runs: those of systemd.special(7), and what the kubelet makes
 # once for all pods and for each class of them, with systemd's driver and with its own.
 PERMANENT = frozenset(
@@ -303,9 +305,9 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy | None:
     v2 does not have it (hybrid hosts). Source: proc_pid_mountinfo(5), cgroups(7).
     """
     unified: Hierarchy | None = None
-    for line in (proc / "self/mountinfo").read_text(errors="replace").splitlines():
+    for line in lines_of(proc / "self/mountinfo"):
         left, _, right = line.partition(" - ")
-        mount = Path(left.split(" ")[4].encode().decode("unicode_escape"))
+        mount = Path(unescaped(left.split(" ")[4]))
         kind, _, super_options = right.split(" ", 2)
         options = frozenset(super_options.split(","))
         if kind == "cgroup" and "memory" in options:

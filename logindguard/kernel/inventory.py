@@ -40,7 +40,7 @@ class DyingMemcg:
 def dying_memcgs(sys: Path, inode_of: Callable[[str], int | None]) -> list[DyingMemcg]:
     """Those of the whole machine, those that hold most first. `inode_of` is that of the live cgroup there."""
     try:
-        with (sys / FILE).open(encoding="utf-8", errors="surrogateescape") as lines:
+        with (sys / FILE).open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
             found = list(parse(lines, inode_of))
     except FileNotFoundError as error:
         raise NoInventory(

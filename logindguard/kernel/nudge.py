@@ -20,6 +20,7 @@ import os
 from pathlib import Path
 
 from .cgroupfs import Hierarchy
+from .lines import lines_of
 
 MAIN, THROWN_AWAY, CONTROL = "main", "nudge", ".control"
 
@@ -75,7 +76,7 @@ class Nudge:
         """That of this process; None on v1, and where it is the root, as in a container."""
         if self._hierarchy.version != 2:
             return None
-        lines = (self._proc / "self/cgroup").read_text().splitlines()
+        lines = lines_of(self._proc / "self/cgroup")
         path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
         return None if path == "/" else self._hierarchy.mount / path.lstrip("/")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cgroupfs import Cgroup, CgroupGone, Hierarchy, KernelRefused
+from .lines import lines_of
 
 PROC = Path("/proc")
 
@@ -51,7 +52,7 @@ def look(pid: int, hierarchy: Hierarchy, proc: Path = PROC) -> Scene:
 
 def cgroup_of(pid: int, hierarchy: Hierarchy, proc: Path = PROC) -> str:
     try:
-        lines = (proc / str(pid) / "cgroup").read_text(errors="surrogateescape").splitlines()
+        lines = lines_of(proc / str(pid) / "cgroup")
     except OSError as error:
         raise NoProcess(pid) from error
     for line in lines:

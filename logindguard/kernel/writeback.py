@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .lines import lines_of
+
 _COMMIT_SEC = {"ext3": 5, "ext4": 5, "btrfs": 30}  # where the mount does not say
 
 
@@ -60,11 +62,11 @@ def _centisecs(path: Path) -> int | None:
 def _commits_sec(mounts: Path) -> list[int]:
     """Of each file system that commits, "ro" or not: ProtectSystem= has this service see all of them so."""
     try:
-        lines = mounts.read_text(errors="replace").splitlines()
+        lines = lines_of(mounts)
     except OSError:
         return []
     found: list[int] = []
-    for words in (line.split() for line in lines):
+    for words in (line.split(" ") for line in lines):
         if len(words) < 4 or words[2] not in _COMMIT_SEC:
             continue
         options = dict(option.partition("=")[::2] for option in words[3].split(","))

@@ -58,6 +58,8 @@ def test_where_a_process_is(tmp_path: Path) -> None:
     assert cgroup_of(1, Hierarchy(1, Path("/x")), tmp_path) == "/user.slice/session-3.scope"
     assert cgroup_of(1, Hierarchy(2, Path("/x")), tmp_path) == "/c:d"
     assert cgroup_of(2, Hierarchy(2, Path("/x")), tmp_path) == "/user.slice"
+    (tmp_path / "2" / "cgroup").write_bytes("0::/a\r0::/b\x0b\u2028c\n".encode())
+    assert cgroup_of(2, Hierarchy(2, Path("/x")), tmp_path) == "/a\r0::/b\x0b\u2028c"
     with pytest.raises(NoProcess):
         cgroup_of(2, Hierarchy(1, Path("/x")), tmp_path)
     with pytest.raises(NoProcess):

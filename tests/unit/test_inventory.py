@@ -84,6 +84,17 @@ def test_a_name_may_end_with_a_blank_and_a_number_may_be_none(tmp_path: Path) ->
     assert [each.path for each in found] == ["/user.slice/a.scope", "/user.slice/gone.scope"]
 
 
+def test_a_name_cannot_forge_a_line(tmp_path: Path) -> None:
+    live = "/user.slice/a\rmemcg     0 /system.slice/forged.service"
+    path = tmp_path / FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(f"{PRIVATE}memcg    30 {live}\n".encode())
+    assert {each.path for each in dying_memcgs(tmp_path, LIVE.get)} == {
+        OFFLINE,
+        "/system.slice/with a blank.service",
+    }
+
+
 def test_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(NoInventory, match="only by MGLRU"):
         dying_memcgs(tmp_path, LIVE.get)

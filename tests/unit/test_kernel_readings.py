@@ -57,11 +57,22 @@ def proc(tmp_path: Path) -> Path:
 
 
 def mountinfo(proc: Path, *lines: str) -> Path:
-    (proc / "self/mountinfo").write_text("".join(f"{line}\n" for line in lines))
+    (proc / "self/mountinfo").write_bytes("".join(f"{line}\n" for line in lines).encode())
     return proc
 
 
 ROOT = "1 0 8:1 / / rw - ext4 /dev/vda rw"
+
+
+NO_LINE_ENDS = ("\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028")
+"""To Python they are; the kernel lets them stand in the names that users give."""
+
+
+@pytest.mark.parametrize("odd", NO_LINE_ENDS)
+def test_who_may_mount_cannot_hide_the_hierarchy(proc: Path, tmp_path: Path, odd: str) -> None:
+    fuse = f"40 1 0:50 / /home/alice/a{odd}b rw - fuse.x x{odd}y rw,user_id=1000"
+    v1 = f"30 1 0:26 / {tmp_path} rw - cgroup cgroup rw,memory"
+    assert detect(mountinfo(proc, ROOT, fuse, v1)) == Hierarchy(1, tmp_path, frozenset({"rw", "memory"}))
 
 
 def test_detects_v2_with_its_options(proc: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def proc(directory: Path, *, expire: str, writeback: str, mounts: str) -> Path:
     (directory / "self").mkdir()
     (directory / "sys/vm/dirty_expire_centisecs").write_text(expire)
     (directory / "sys/vm/dirty_writeback_centisecs").write_text(writeback)
-    (directory / "self/mounts").write_text(mounts)
+    (directory / "self/mounts").write_bytes(mounts.encode())
     return directory
 
 
@@ -136,6 +136,9 @@ def proc(directory: Path, *, expire: str, writeback: str, mounts: str) -> Path:
         ("/dev/vda / btrfs rw,subvol=/@ 0 0\n", 30),
         ("tmpfs /run tmpfs rw,commit=99 0 0\nshort\n", 5),
         ("", 5),
+        # Who may mount names the place: an em space is no separator, and only \\n ends a line.
+        ("x /home/alice/a\u2003ext4\u2003rw,commit=99 fuse.x rw 0 0\n", 5),
+        ("x /home/alice/a\rx\u2003y\u2003ext4\u2003rw,commit=99 fuse.x rw 0 0\n", 5),
     ],
 )
 def test_the_clocks_of_a_host(tmp_path: Path, mounts: str, commit_sec: int) -> None:
