@@ -89,7 +89,7 @@ test-load: setup need-root
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full $(PYTHON) -m pytest -p no:cacheprovider \
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
 	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py \
-	  tests/vm/test_ladder.py tests/vm/test_see.py tests/vm/test_rig.py \
+	  tests/vm/test_ladder.py tests/vm/test_restart.py tests/vm/test_see.py tests/vm/test_rig.py \
 	  -v $(PYTEST_ARGS)
 
 # What must hold under faults, in full: `make test` has a cut of each. A run is had again by its seed,
@@ -204,7 +204,7 @@ deb-clean: setup need-root
 test-package: setup need-root
 	@mkdir -p build dist
 	$(ROOT) env PYTHONDONTWRITEBYTECODE=1 LOAD=full LOGINDGUARD_SYSTEMS="bookworm trixie" \
-	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/test_package.py $(PYTEST_ARGS)
+	  $(PYTHON) -m pytest -p no:cacheprovider tests/vm/test_package.py tests/vm/test_restart.py $(PYTEST_ARGS)
 
 # The source too, by the lintian of each suite; anything that it says is a failure.
 lintian: setup need-root
