@@ -3,7 +3,7 @@
 The kernel work runs on one of two threads. What a logout may have to wait for
 runs at normal priority, whoever asked: an idle writer on a busy machine would
 hold up the rmdir of its target. Only parents that nobody removes are swept at
-idle priority.
+idle priority, and where that would take for ever not even those.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Job:
     should_stop: Callable[[], bool] = lambda: False
     vacated: bool = False  # of a cgroup that is about to be removed: its processes are gone
     max_usec: int = 1 << 62  # begin no further window after so long
+    prompt: bool = False  # a sweep too: an idle thread would not get on
     rest: Callable[[int], Awaitable[None]] | None = None
 
 
@@ -131,7 +132,7 @@ class Reclaimer:
         return bool(self._in_flight)
 
     async def _booked(self, account: _Account, job: Job, function: Callable[..., T], *args: object) -> T:
-        idle = job.way is Way.SWEEP and job.path in PERMANENT
+        idle = job.way is Way.SWEEP and job.path in PERMANENT and not job.prompt
         return await self.call(function, *args, idle=idle, spent=account)
 
     async def run(self, job: Job) -> tuple[ReclaimRecord, Decision]:

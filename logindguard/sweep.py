@@ -136,7 +136,8 @@ class Sweep:
                 record = await self._try(residue.path, residue.inode, demand)
                 demand.book(record)
                 going = record.outcome is Outcome.PARTIAL and record.freed_bytes > 0
-                await self._retry_due()
+                if not self.paused:
+                    await self._retry_due()
 
     async def _between(self) -> None:
         """What does not wait for the end of a pass."""
@@ -218,6 +219,7 @@ class Sweep:
             should_stop=lambda: self._should_stop(demand),
             max_usec=JOB_USEC,
             rest=rest,
+            prompt=self._room.crowded,
         )
         record, decision = await self._reclaimer.run(job)
         if demand is not None and demand.canceled:  # not to go on at once all the same
@@ -263,17 +265,21 @@ class Sweep:
         await self._free.wait()
 
     async def _has_room(self, *, asked: bool) -> None:
-        """Return when the host has room for a sweep; who asks for one knows what was read again before."""
-        while True:
-            config = self._reclaimer.config
-            room = self._room.reason(
-                read_signs(), config.pressure, config.reclaim.min_headroom_bytes, now_usec()
-            )
-            reason = self._reclaimer.held() or room or ("" if asked else self._held())
-            changed = bool(reason) != bool(self.paused)
-            self.paused = reason
-            if changed:
-                self._tell_paused(reason)
-            if not reason:
-                return
+        """Return when the host has room for a sweep; who asks for one is served while others wait."""
+        while reason := self._waits(asked=asked):
+            log.debug("The sweep waits: %s.", reason)
             await self._woken(PRESSURE_POLL_SEC)
+            if not asked:
+                await self._demands.serve(self._serve)
+
+    def _waits(self, *, asked: bool) -> str:
+        """Why a sweep has to wait now, empty where it may go on; tells what holds up those of its own."""
+        config = self._reclaimer.config
+        self._room.look(read_signs(), config.pressure, config.reclaim.min_headroom_bytes, now_usec())
+        paused = self._reclaimer.held() or self._room.reason(asked=False) or self._held()
+        changed = bool(paused) != bool(self.paused)
+        self.paused = paused
+        if changed:
+            self._tell_paused(paused)
+        # Who asks for one knows what was read again before.
+        return (self._reclaimer.held() or self._room.reason(asked=True)) if asked else paused

@@ -584,6 +584,20 @@ async def test_pressure_pauses_and_says_so_once(
     assert rig.paused == ["memory pressure (50 % some)", ""]
 
 
+async def test_who_asks_is_served_while_a_pass_waits_for_the_cpus(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logindguard.sweep.read_signs", lambda: Signs(cpu_percent=99.0))
+    monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.01)
+    rig.backend.hold(ALICE, 2, MIB)
+    async with Sweeping(rig):
+        await until(lambda: rig.paused == ["CPU pressure (99 % some)"])
+        assert rig.backend.reclaimed() == []
+        await rig.sweep.demand(Demand(wants=lambda path: True, book=lambda record: None))
+    assert rig.backend.state[ALICE].dying == 0
+    assert rig.paused == ["CPU pressure (99 % some)"]
+
+
 async def test_harm_holds_the_sweep_back_and_not_who_asks_for_one(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from logindguard.config import SEC, PressureSettings
 from logindguard.kernel.pressure import Signs, read_signs
-from logindguard.room import Room
+from logindguard.room import CPU_PATIENCE_USEC, Room
 
 MIB = 1 << 20
 SETTINGS = PressureSettings()
@@ -15,9 +15,16 @@ SETTINGS = PressureSettings()
 def seen(*signs: Signs, every_usec: int = 10 * SEC) -> list[str]:
     room = Room()
     return [
-        room.reason(each, SETTINGS, 64 * MIB, turn * every_usec).partition(" (")[0]
+        waits(room, each, min_available_bytes=64 * MIB, now_usec=turn * every_usec).partition(" (")[0]
         for turn, each in enumerate(signs)
     ]
+
+
+def waits(
+    room: Room, signs: Signs, *, min_available_bytes: int = 0, now_usec: int = 0, asked: bool = False
+) -> str:
+    room.look(signs, SETTINGS, min_available_bytes, now_usec)
+    return room.reason(asked=asked)
 
 
 def test_memory_pressure() -> None:
@@ -33,6 +40,23 @@ def test_cpu_and_io_pressure() -> None:
     cpu, io = "CPU pressure", "I/O pressure"
     assert seen(*(Signs(cpu_percent=each) for each in percents)) == ["", cpu, cpu, cpu, "", ""]
     assert seen(*(Signs(io_percent=each) for each in percents)) == ["", io, io, io, "", ""]
+
+
+def test_cpus_that_are_always_taken_hold_it_up_for_a_while_only() -> None:
+    room = Room()
+    answers = []
+    for minute, percent in enumerate((99.0, 31.0, 99.0, 99.0, 29.0, 99.0)):
+        now_usec = minute * CPU_PATIENCE_USEC // 3
+        reason = waits(room, Signs(cpu_percent=percent), now_usec=now_usec)
+        answers.append((bool(reason), room.crowded))
+    assert answers == [(True, True), (True, True), (True, True), (False, True), (False, False), (True, True)]
+
+
+def test_cpus_that_are_taken_hold_up_nobody_who_asks() -> None:
+    room = Room()
+    assert waits(room, Signs(cpu_percent=99.0), asked=True) == ""
+    assert room.crowded
+    assert waits(room, Signs(cpu_percent=99.0, io_percent=99.0), asked=True) == "I/O pressure (99 % some)"
 
 
 def test_little_available_memory() -> None:
@@ -62,10 +86,10 @@ def test_memory_comes_first_and_each_sign_is_kept_apart() -> None:
 
 def test_the_words_have_the_figures() -> None:
     room = Room()
-    assert room.reason(Signs(memory_percent=12.3), SETTINGS, 0, 0) == "memory pressure (12 % some)"
+    assert waits(room, Signs(memory_percent=12.3)) == "memory pressure (12 % some)"
     room = Room()
-    room.reason(Signs(swapped_pages=0), SETTINGS, 0, 0)
-    assert room.reason(Signs(swapped_pages=512), SETTINGS, 0, SEC) == "pages are being swapped (2.0 MiB/s)"
+    waits(room, Signs(swapped_pages=0))
+    assert waits(room, Signs(swapped_pages=512), now_usec=SEC) == "pages are being swapped (2.0 MiB/s)"
 
 
 def test_reading_the_signs(tmp_path: Path) -> None:
