@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ...kernel.pins import KERNEL_MEMORY_LETS_GO
 from .finding import Finding, State
 from .readings import Readings
 
 MANY_DYING = 2000
-FIRST_RECLAIM, FIRST_SLAB, FIRST_HEALING = (5, 19), (5, 9), (7, 1)
 
 
 def self_healing(readings: Readings) -> Finding:
@@ -38,7 +38,7 @@ def self_healing(readings: Readings) -> Finding:
 
 
 def kernel_age(readings: Readings) -> Finding:
-    if readings.version < FIRST_SLAB:
+    if readings.version < KERNEL_MEMORY_LETS_GO:
         return Finding(
             check="kernel",
             state=State.WARN,
@@ -61,7 +61,7 @@ def kernel_memory(readings: Readings) -> Finding:
         for word in readings.command_line
         if word.startswith("cgroup.memory=")
     )
-    old = readings.version < FIRST_SLAB
+    old = readings.version < KERNEL_MEMORY_LETS_GO
     match set_, old:
         case True, True:
             state, finding = State.OK, "Kernel memory is not accounted (cgroup.memory=nokmem)."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...kernel.cgroupfs import Hierarchy, KernelError, detect
-from ...kernel.features import Features, look
+from ...kernel.features import Features, look, version_of
 from ...kernel.observe import ObserveBackend
 from ...kernel.pressure import some_percent
 from ..client import Record
@@ -47,8 +46,7 @@ class Readings:
 
     @property
     def version(self) -> tuple[int, int]:
-        match = re.match(r"(\d+)\.(\d+)", self.release)
-        return (int(match[1]), int(match[2])) if match else (0, 0)
+        return version_of(self.release)
 
     @property
     def leaks(self) -> bool | None:
