@@ -198,6 +198,7 @@ def test_an_ending_cgroup_gives_its_cache_and_no_sibling_does(ground: Ground, te
         assert reading.residue.file_bytes == pytest.approx(held_bytes, rel=0.1)
         decision = policy.decide_ending(reading, DEFAULTS)
         assert isinstance(decision, Reclaim)
+        decision = replace(decision, window_usec=60_000_000)  # however busy this machine is
         before = resident_pages(ground.work_dir / "n")
         window = ground.backend.reclaim_ending(reading.residue, decision, lambda: False)
         assert resident_pages(ground.work_dir / "n") == before
