@@ -44,6 +44,7 @@ from .signals.part import keep_working
 from .signals.registry import Registry
 from .sweep import Sweep
 
+TELL_SEC = 2.0  # for windows that are open to end, and their records
 STOP_AGAIN_SEC = 1.0
 IDLE_WITHIN_SEC = 30.0  # ExecStartPost= runs after READY, and a busy host takes its time
 HELPERS = 4  # threads for short looks at the kernel: as many as asyncio has by itself is over TasksMax=
@@ -201,6 +202,10 @@ class Daemon:
             self._guard.stop()
             self._sweep.stop()
             self._watch.stop()
+            with contextlib.suppress(TimeoutError):  # what was reclaimed is told
+                async with asyncio.timeout(TELL_SEC):
+                    await self._guard.free.wait()
+            self._guard.endings.cancel()
             left = set(tasks)
             while left:  # once is not enough for a library that swallows a cancellation
                 for task in left:

@@ -55,8 +55,11 @@ class Endings:
         return inode in self._served
 
     def stop(self) -> None:
-        """Let the windows that are open end after their current write."""
+        """Let the windows that are open end after their current write, and begin no other."""
         self._stopping = True
+
+    def cancel(self) -> None:
+        """No longer wait for that; what such a window gives is not told any more."""
         for task in self._tasks:
             task.cancel()
 

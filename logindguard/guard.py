@@ -84,7 +84,7 @@ class Guard:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve settled groups until cancelled."""
+        """Serve settled groups until cancelled, or stopped."""
         waiting = self._waiting
         while True:
             due_usec = now_usec() if waiting else self._settler.next_usec(self._reclaimer.config.teardown)
@@ -100,7 +100,7 @@ class Guard:
                 self._reclaiming = True
                 self._note_busy()
                 try:
-                    while waiting and now_usec() < until_usec:
+                    while waiting and not self._stopping and now_usec() < until_usec:
                         path = self._turns.next(waiting)
                         teardowns = waiting.pop(path)
                         self._let_go(teardowns)
@@ -109,9 +109,11 @@ class Guard:
                 finally:
                     self._reclaiming = False
                     self._note_busy()
+            if self._stopping:
+                return
 
     def stop(self) -> None:
-        """Let the window that is open end after its current write."""
+        """Let the windows that are open end after their current write; `free` is set once they are told."""
         self._stopping = True
         self.endings.stop()
 

@@ -193,6 +193,17 @@ async def test_windows_go_on_while_they_free(rig: Rig) -> None:
     assert (record.writes, record.freed_bytes, record.outcome) == (4, 10 * MIB, Outcome.RELEASED)
 
 
+async def test_what_is_being_reclaimed_at_a_stop_is_told(rig: Rig) -> None:
+    rig.backend.hold(ALICE, 3, 10 * MIB)
+    rig.backend.per_window_bytes, rig.backend.window_sec = 3 * MIB, 0.2
+    rig.guard.heard(teardown("session-1.scope"))
+    await until(lambda: bool(rig.backend.reclaimed()))
+    rig.guard.stop()
+    await rig.guard.free.wait()
+    [record] = rig.told
+    assert (record.writes, record.freed_bytes) == (1, 3 * MIB)
+
+
 async def test_a_count_of_the_whole_machine_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on cgroup v1, where memcgs that hold nothing any more are still counted for some milliseconds."""
     backend, counts = rig.backend, [9, 9, 4, 1]
