@@ -148,7 +148,9 @@ class Ledger:
             return [Entry(**entry) for entry in json.loads(self.path.read_text())]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except TypeError as error:
+            raise LedgerError(f"{self.path}: it is no list of what was changed where") from error
+        except (OSError, ValueError, RecursionError) as error:
             raise LedgerError(f"{self.path}: {error}") from error
 
     def write(self, entries: list[Entry]) -> None:
