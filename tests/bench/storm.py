@@ -21,7 +21,8 @@ def run(bench: Bench) -> Result:
         sides.append(side)
     return Result(
         bench="storm",
-        about=f"{count} dying memcgs of 4 KiB each, nobody beside them",
+        about=f"{count} memcgs of 4 KiB each are left dying, nobody beside them; on a host that reclaims by"
+        " itself what is not used (DAMON) some are gone before the turn begins",
         size={"count": count, "bytes_each": PAGE_BYTES},
         sides=sides,
         bars=bars(turns, sides),
