@@ -15,7 +15,7 @@ from .kernel.pins import KERNEL_MEMORY_LETS_GO
 from .kernel.writeback import read_clocks
 from .ladder import Rung
 from .model import Decision, Mode, Outcome, ReclaimRecord
-from .reclaimer import Reclaimer, Spent, now_usec
+from .reclaimer import Reclaimer, now_usec
 from .standings import Standing, Standings
 from .verdict import Verdict, verdict
 
@@ -68,8 +68,7 @@ class Climb:
             await self._nudge_once()
         if not ladder.judged(standing.stand, record.outcome, decision):
             return record, False
-        found, cpu_usec = await self._verdict(record.target)
-        record = replace(record, cpu_usec=record.cpu_usec + cpu_usec)
+        found = await self._verdict(record.target)
         if found is None:
             return record, False
         record = replace(record, reason=found.text)
@@ -106,19 +105,19 @@ class Climb:
             if await self._reclaimer.call(self._nudge):
                 log.debug("The kernel was nudged to let go of writeback structures.")
 
-    async def _verdict(self, path: str) -> tuple[Verdict | None, int]:
-        """What holds the rest, None where that cannot be read; and the CPU time that it took."""
-        spent = Spent()
+    async def _verdict(self, path: str) -> Verdict | None:
+        """What holds the rest; None where that cannot be read.
+
+        It is not in the sweep's share, which the readings for one verdict would use up for seconds: what
+        waits behind it is of more use.
+        """
         try:
-            found = await self._reclaimer.call(
-                self._reclaimer.backend.explain, path, idle=path in PERMANENT, spent=spent
-            )
+            found = await self._reclaimer.call(self._reclaimer.backend.explain, path, idle=path in PERMANENT)
         except (KernelError, OSError) as error:
             log.debug("What holds dying memcgs under %s cannot be read: %s.", path, error)
-            return None, spent.cpu_usec
-        said = verdict(
+            return None
+        return verdict(
             found,
             kernel_memory_holds=self._kernel_memory_holds,
             flusher_off=self._clocks.writeback_usec == 0,
         )
-        return said, spent.cpu_usec

@@ -18,8 +18,6 @@ from logindguard.config import SEC, Config, ReclaimSettings, SweepSettings, Tear
 from logindguard.demands import Demand
 from logindguard.guard import Guard
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
-from logindguard.kernel.idle import thread_cpu_usec
-from logindguard.kernel.pins import Explained
 from logindguard.kernel.pressure import Signs
 from logindguard.kernel.writeback import Clocks
 from logindguard.ladder import Rung, Stand
@@ -519,24 +517,6 @@ async def test_a_teardown_amid_a_try_begins_anew(rig: Rig, monkeypatch: pytest.M
     climb.leave(record, decision)
     await climb.after_try(record, decision, old)
     assert climb.standings.get(inode).stand.rung is Rung.WRITEBACK
-
-
-async def test_what_a_verdict_costs_is_within_the_share(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    costs_usec = 20_000
-
-    def dear(path: str) -> Explained:
-        begin_usec = thread_cpu_usec()
-        while thread_cpu_usec() < begin_usec + costs_usec:
-            pass
-        return FakeBackend.explain(rig.backend, path)
-
-    monkeypatch.setattr(rig.backend, "explain", dear)
-    rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
-    record, decision = await rig.reclaimer.run(Job(way=Way.SWEEP, path=ALICE))
-    old = Standing(path=ALICE, stand=Stand(rung=Rung.VERDICT, tries=9, since_usec=1), dying=2)
-    told, new = await Climb(rig.reclaimer).after_try(record, decision, old)
-    assert new
-    assert told.cpu_usec >= record.cpu_usec + costs_usec
 
 
 async def test_no_nudge_where_a_cgroup_was_just_removed(rig: Rig) -> None:
