@@ -199,7 +199,11 @@ def test_without_polkit_only_root_may(machine: Machine) -> None:
 def test_calling_it_starts_it(machine: Machine) -> None:
     machine.run(f"systemctl stop {UNIT}")
     assert answer(machine, "GetStatistics", "alice")[0]["paused"] is False
-    assert machine.run(f"systemctl is-active {UNIT}").stdout.strip() == "active"
+    wait_until(  # it answers before systemd has made its thread idle (ExecStartPost=)
+        lambda: machine.run(f"systemctl is-active {UNIT}", check=False).stdout.strip() == "active",
+        timeout_sec=60,
+        what="it is active",
+    )
 
 
 def test_the_readmes_calls(machine: Machine) -> None:
