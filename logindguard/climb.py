@@ -36,7 +36,7 @@ class Climb:
     ) -> None:
         self._reclaimer = reclaimer
         self._nudge = nudge
-        self._offline_usec = offline_usec
+        self.removed_usec = offline_usec
         self._nudged_usec = 0
         self._clocks = read_clocks()
         self._kernel_memory_holds = version_of(os.uname().release) < KERNEL_MEMORY_LETS_GO
@@ -100,7 +100,7 @@ class Climb:
 
         Never at idle priority: it takes cgroup_mutex, for which every cgroup operation would wait.
         """
-        if now_usec() - max(self._nudged_usec, self._offline_usec()) >= ladder.NUDGE_USEC:
+        if now_usec() - max(self._nudged_usec, self.removed_usec()) >= ladder.NUDGE_USEC:
             self._nudged_usec = now_usec()
             if await self._reclaimer.call(self._nudge):
                 log.debug("The kernel was nudged to let go of writeback structures.")

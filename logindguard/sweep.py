@@ -22,6 +22,7 @@ from .standings import Standing
 
 T = TypeVar("T")
 PRESSURE_POLL_SEC = 10.0
+QUIET_USEC, QUIET_MOST_SEC = 1_000_000, 10.0
 JOB_USEC = 10_000_000  # on one parent at a time; others' retries wait
 
 log = logging.getLogger(__name__)
@@ -204,6 +205,8 @@ class Sweep:
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
         await self._has_room(asked=demand is not None)
+        if demand is None:
+            await self._quiet()
         old = self._standings.pop(inode)  # whatever comes now, it is not due again at once
         rested_usec = 0
 
@@ -271,6 +274,13 @@ class Sweep:
             await self._woken(PRESSURE_POLL_SEC)
             if not asked:
                 await self._demands.serve(self._serve)
+
+    async def _quiet(self) -> None:
+        """Give way, for a while, where cgroups come and go: one born amid a write has no shield yet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_MOST_SEC):
+                while (left_usec := self._climb.removed_usec() + QUIET_USEC - now_usec()) > 0:  # noqa: ASYNC110  # no event
+                    await asyncio.sleep(left_usec / 1e6)
 
     def _waits(self, *, asked: bool) -> str:
         """Why a sweep has to wait now, empty where it may go on; tells what holds up those of its own."""

@@ -519,7 +519,25 @@ async def test_a_teardown_amid_a_try_begins_anew(rig: Rig, monkeypatch: pytest.M
     assert climb.standings.get(inode).stand.rung is Rung.WRITEBACK
 
 
-async def test_no_nudge_where_a_cgroup_was_just_removed(rig: Rig) -> None:
+async def test_a_sweep_gives_way_where_cgroups_come_and_go(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.sweep.QUIET_USEC", 300_000)
+    rig.backend.hold(ALICE, 2, MIB)
+    rig.removed_usec = now_usec()
+    async with Sweeping(rig):
+        await rig.until(1)
+    assert now_usec() >= rig.removed_usec + 300_000
+
+
+async def test_it_gives_way_for_a_while_only(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.sweep.QUIET_MOST_SEC", 0.1)
+    rig.backend.hold(ALICE, 2, MIB)
+    rig.removed_usec = now_usec() + 3600 * SEC
+    async with Sweeping(rig):
+        await rig.until(1)
+
+
+async def test_no_nudge_where_a_cgroup_was_just_removed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logindguard.sweep.QUIET_MOST_SEC", 0.0)
     rig.removed_usec = now_usec() + SEC
     rig.backend.hold(ALICE, 2, MIB, dirty_bytes=MIB)
     async with Sweeping(rig):
