@@ -108,8 +108,7 @@ class Climb:
     async def _verdict(self, path: str) -> Verdict | None:
         """What holds the rest; None where that cannot be read.
 
-        It is not in the sweep's share, which the readings for one verdict would use up for seconds: what
-        waits behind it is of more use.
+        These readings are not in the sweep's share: what waits behind them would wait for their rest too.
         """
         try:
             found = await self._reclaimer.call(self._reclaimer.backend.explain, path, idle=path in PERMANENT)

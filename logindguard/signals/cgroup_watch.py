@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _DIRECTORIES_PER_TURN = 200  # of a walk, before the loop gets a turn
 _RESCAN_PAUSE_SEC = 1.0  # a storm of events must not become a storm of walks
-_TRUSTED_USEC = 3_600_000_000  # events that nothing is known to have lost; a walk costs 50 us for each cgroup
+_TRUSTED_USEC = 3_600_000_000  # for so long, events that nothing is known to have lost
 
 
 @dataclass(frozen=True, slots=True)
