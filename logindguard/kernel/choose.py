@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from .backend import Backend
+from .births import Births
 from .cgroupfs import Hierarchy
 from .features import Features, probe
 from .observe import ObserveBackend, ObserveV2
 from .shield import Ledger
 from .v1 import V1Backend
 from .v2 import V2Backend
+
+log = logging.getLogger(__name__)
 
 HEALS = "this kernel heals itself: it reparents page cache"
 
@@ -27,7 +31,7 @@ def choose(
     """The backend that can do most without harm. Raises KernelError when a root cannot be opened.
 
     `features` are probed, which takes root, unless they are given. Call it in the main thread: on v1
-    it installs a signal's handler.
+    it installs a signal's handler, on v2 it starts a thread that is not to be idle.
     """
     root = roots[0] if roots else "/"
     features = features or probe(hierarchy, root, proc=proc, sys=sys)
@@ -39,8 +43,16 @@ def choose(
     elif not features.memory_reclaim:
         why = "this kernel has no memory.reclaim (5.19 brought it)"
     else:
-        return V2Backend(hierarchy, features, ledger, roots=roots, proc=proc)
+        return V2Backend(hierarchy, features, ledger, roots=roots, proc=proc, births=_births())
     return ObserveV2(hierarchy, features, ledger, why, roots=roots, proc=proc)
+
+
+def _births() -> Births | None:
+    try:
+        return Births()
+    except OSError as error:
+        log.warning("Cgroups born during a write have no shield until the next one: %s.", error)
+        return None
 
 
 def _v1(

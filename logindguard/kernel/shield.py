@@ -29,7 +29,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +75,9 @@ class Entry:
             raise ValueError("not a cgroup, or a size below 0")
         if self.file not in FILES:
             raise ValueError(f"{self.file!s:.40} is no file that the guard changes")
+
+
+_Uncovered = tuple[Entry, int | None]  # what is to be written, with the value that is there now
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,7 @@ class Shield:
         self._margin_bytes = margin_bytes
         self._entries: list[Entry] = []  # all that was written, oldest first
         self._latest: dict[int, Entry] = {}  # by inode
+        self._lock = threading.Lock()  # `cover` comes from another thread than the rest
 
     def __len__(self) -> int:
         return len(self._latest)
@@ -191,8 +195,25 @@ class Shield:
         On any error nothing more may be reclaimed: what is covered is put back
         on the way out, the rest was never covered.
         """
+        with self._lock:
+            self._raise(lambda: self._uncovered(self._target))
+
+    def cover(self, name: str) -> None:
+        """The same for one child, which was born just now, while a write is in the kernel."""
+
+        def born() -> Iterator[_Uncovered]:
+            try:
+                with self._target.open_child(name) as child:
+                    yield from self._uncovered_child(child)
+            except CgroupGone:
+                return
+
+        with self._lock:
+            self._raise(born)
+
+    def _raise(self, uncovered: Callable[[], Iterator[_Uncovered]]) -> None:
         for _ in range(RACES):
-            wanted = list(self._uncovered(self._target))
+            wanted = list(uncovered())
             if not wanted:
                 return
             # Older values stay in: SIGKILL may come before the newer ones are set.
@@ -216,34 +237,35 @@ class Shield:
             return False
         return True
 
-    def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[tuple[Entry, int | None]]:
-        """What is to be written, each with the value that is there now."""
+    def _uncovered(self, parent: Cgroup, depth: int = 0) -> Iterator[_Uncovered]:
         if depth > MAX_DEPTH:
             raise KernelError(parent.path, "", "nested too deep to be shielded")
         for child in parent.children():
-            try:
-                if self._descend:
-                    yield from self._uncovered(child, depth + 1)
-                current_bytes, held_bytes = child.memory_current(), child.memory_limit("memory.min")
-                known = self._latest.get(child.inode)
-                ours = known is not None and held_bytes == known.ours_bytes
-                if known is not None and ours:
-                    if (known.ours_bytes or 0) >= current_bytes + self._margin_bytes // 2:
-                        continue
-                    old_bytes = known.old_bytes
-                else:  # systemd's or the administrator's, perhaps written in this very window: that one stays
-                    old_bytes = held_bytes
-                ours_bytes = min(2 * current_bytes + self._margin_bytes, _MOST_BYTES)
-            except CgroupGone:
-                continue
-            except Unsupported:
-                if child.populated():  # its processes are charged to the target: nothing can cover them
-                    raise
-                continue
-            ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
-            ours_bytes |= PAGE_BYTES  # an odd number of them: nobody else's 64M shall look like ours
-            if held_bytes is not None and held_bytes < ours_bytes:  # else the administrator's covers it
-                yield Entry(child.inode, child.path, old_bytes, ours_bytes), held_bytes
+            yield from self._uncovered_child(child, depth)
+
+    def _uncovered_child(self, child: Cgroup, depth: int = 0) -> Iterator[_Uncovered]:
+        try:
+            if self._descend:
+                yield from self._uncovered(child, depth + 1)
+            current_bytes, held_bytes = child.memory_current(), child.memory_limit("memory.min")
+            known = self._latest.get(child.inode)
+            if known is not None and held_bytes == known.ours_bytes:
+                if (known.ours_bytes or 0) >= current_bytes + self._margin_bytes // 2:
+                    return
+                old_bytes = known.old_bytes
+            else:  # systemd's or the administrator's, perhaps written in this very window: that one stays
+                old_bytes = held_bytes
+            ours_bytes = min(2 * current_bytes + self._margin_bytes, _MOST_BYTES)
+        except CgroupGone:
+            return
+        except Unsupported:
+            if child.populated():  # its processes are charged to the target: nothing can cover them
+                raise
+            return
+        ours_bytes -= ours_bytes % PAGE_BYTES  # the kernel shows whole pages
+        ours_bytes |= PAGE_BYTES  # an odd number of them: nobody else's 64M shall look like ours
+        if held_bytes is not None and held_bytes < ours_bytes:  # else the administrator's covers it
+            yield Entry(child.inode, child.path, old_bytes, ours_bytes), held_bytes
 
     def lower(self) -> None:
         """Put everything back and empty the ledger; what the kernel refuses stays in it and is raised."""

@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 
 from ..model import MAX_SHIELDED, Mode, Outcome, PlannedWrite, Reading, Reclaim, Residue, Window
+from .births import Births
 from .cgroupfs import PAGE_BYTES, PERMANENT, Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
 from .confine import Confined
 from .cost import MIN_WRITE_BYTES
@@ -64,9 +65,11 @@ class V2Backend(Confined):
         *,
         roots: tuple[str, ...] = (),
         proc: Path = Path("/proc"),
+        births: Births | None = None,
     ) -> None:
         super().__init__(hierarchy, roots)
         self.features = features
+        self._births = births
         self.reason = "memory.reclaim with a shield of memory.min"
         self._ledger = ledger
         self._proc = proc
@@ -216,7 +219,10 @@ class V2Backend(Confined):
             shielded = len(shield)
 
         try:
-            with self._shield(self._ledger, target) as shield:
+            with (
+                self._shield(self._ledger, target) as shield,
+                self._births.told(target, shield.cover) if self._births else nullcontext(),
+            ):
                 self._writer.run(
                     target,
                     plan,
@@ -285,8 +291,7 @@ class V2Backend(Confined):
     def reclaim_ending(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
         cpu_usec, started = thread_cpu_usec(), time.monotonic()
         tally = Tally()
-        freed_bytes = 0
-        left = residue
+        freed_bytes, left = 0, residue
         outcome, reason = Outcome.PARTIAL, ""
         most_pages = residue.file_bytes // PAGE_BYTES
         with self._open(residue) as target, self._given.giving(target.path, most_pages) as gift:
@@ -307,9 +312,9 @@ class V2Backend(Confined):
             try:
                 wait_sec = plan.window_usec / 1e6
                 with self._no_swap.on(target, wait_sec=wait_sec) if plan.forbid_swap else nullcontext():
-                    self._writer.run(
-                        target, plan, tally, dying=0, before=_nothing, enough=enough, should_stop=should_stop
-                    )
+                    # No sibling is in reach of the write, so there is nothing to cover before it.
+                    run = partial(self._writer.run, target, plan, tally, dying=0, before=lambda: None)
+                    run(enough=enough, should_stop=should_stop)
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"
             else:
@@ -325,10 +330,6 @@ class V2Backend(Confined):
             wall_usec=int((time.monotonic() - started) * 1e6),
             longest_write_usec=tally.longest_usec,
         )
-
-
-def _nothing() -> None:
-    """An ending cgroup has no sibling in reach of the write: there is nothing to cover."""
 
 
 def _verdict(

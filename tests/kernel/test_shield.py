@@ -53,6 +53,20 @@ def test_raises_live_children_and_puts_back(tree: Tree, ledger: Ledger) -> None:
     assert ledger.entries() == []
 
 
+def test_one_child_is_covered_alone(tree: Tree, ledger: Ledger) -> None:
+    for name in ("a", "b"):
+        tree.add(f"/{name}")
+    with tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
+        raised.cover("b")
+        raised.cover("gone by now")
+        assert tree.memory_min("/a") == "0"
+        assert int(tree.memory_min("/b")) >= MARGIN_BYTES
+        assert [entry.path for entry in ledger.entries()] == ["/b"]
+        raised.raise_()
+        assert int(tree.memory_min("/a")) >= MARGIN_BYTES
+    assert (tree.memory_min("/a"), tree.memory_min("/b")) == ("0", "0")
+
+
 def test_covers_twice_the_usage(tmp_path: Path, ledger: Ledger) -> None:
     (tmp_path / "cgroup").mkdir()
     tree = FakeTree(tmp_path / "cgroup")

@@ -30,7 +30,7 @@ def test_the_kernel_seam_on_the_machines_own_kernel(machine: Machine, tell: Tell
     run = (
         f"cd {WHERE} && python3 -m pytest -q --tb=short -p no:cacheprovider"
         " tests/kernel/v2 tests/kernel/test_shield.py tests/kernel/test_contract.py"
-        " tests/kernel/test_charged_files.py"
+        " tests/kernel/test_charged_files.py tests/kernel/test_births.py"
     )
     result = machine.run(run, check=False, timeout_sec=540)
     tell(result.stdout.strip().splitlines()[-1])

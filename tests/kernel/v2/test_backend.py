@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,16 @@ import pytest
 
 from logindguard import policy
 from logindguard.config import Config
+from logindguard.kernel.births import Births
 from logindguard.kernel.cgroupfs import PAGE_BYTES, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait
+from tests.conftest import Tell
 from tests.kernel.v2.conftest import MIB, Ground
 from tests.lab.leak import leaked
 from tests.lab.neighbour import Neighbour, neighbour
+from tests.lab.visitor import visitor
 
 DYING = 300
 
@@ -143,6 +147,46 @@ def test_a_sibling_born_in_the_window_is_covered(ground: Ground, monkeypatch: py
         assert window.stolen_pages == 0
         assert lost_pages(ground, "n", "late") == 0
         assert ground.memory_min(f"{ground.parent}/late") == 0
+
+
+@pytest.mark.parametrize("covered", [True, False], ids=["covered", "not covered"])
+def test_siblings_born_amid_one_write_lose_nothing(ground: Ground, *, covered: bool, tell: Tell) -> None:
+    """A write that asks for more than there is goes down to priority 0, and tries again and again."""
+    births = Births() if covered else None
+    backend = V2Backend(ground.hierarchy, ground.features, ground.ledger, roots=(ground.top,), births=births)
+    file = ground.work_dir / "read"
+    with file.open("wb") as out:
+        out.write(bytes(16 * MIB))
+        os.fsync(out.fileno())
+        os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    tmpfs = Path("/dev/shm/lgtest-births")
+    with (
+        leaked(  # what it takes for a long walk that finds nothing
+            root=ground.directory(ground.top),
+            parent=ground.directory(ground.parent),
+            work_dir=tmpfs,
+            count=1_000,
+            bytes_each=PAGE_BYTES,
+        ),
+        visitor(ground.directory(ground.top)) as guest,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        plan = Reclaim(
+            max_bytes=64 * MIB, keep_mapped=False, window_usec=10**7, write_usec=10**6, reason="test"
+        )
+        window = pool.submit(backend.reclaim, backend.read(ground.parent).residue, plan, lambda: False)
+        born = 0
+        while not window.done() and born < 16:
+            ground.make(f"{ground.parent}/born-{born}", control=False)
+            guest.read(ground.directory(f"{ground.parent}/born-{born}"), file, born * MIB, MIB)
+            born += 1
+        assert window.result().writes == 1
+    lost = lost_pages(ground, *(f"born-{number}" for number in range(born)))
+    tell(f"{born} born amid a write of {window.result().longest_write_usec // 1000} ms lost {lost} pages")
+    assert born > 1
+    if covered:
+        assert lost == 0
+        assert ground.memory_min(f"{ground.parent}/born-0") == 0
 
 
 def test_what_an_ending_scope_gives_meanwhile_is_no_loss(

@@ -1,0 +1,64 @@
+"""What is told of births beside a target, on a plain directory: inotify sees both alike."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logindguard.kernel.births import Births
+from logindguard.kernel.cgroupfs import Cgroup, CgroupGone
+from logindguard.kernel.inotify import Inotify
+
+DEADLINE_SEC = 10
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[Cgroup]:
+    with Cgroup(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), "/parent") as cgroup:
+        yield cgroup
+
+
+def test_directories_are_told_of_while_the_block_lasts(parent: Cgroup, tmp_path: Path) -> None:
+    births, names = Births(), queue.Queue[str]()
+    (tmp_path / "before").mkdir()
+    with births.told(parent, names.put):
+        (tmp_path / "a file").touch()
+        (tmp_path / "amid").mkdir()
+        told = [names.get(timeout=DEADLINE_SEC) for _ in range(3)]  # again and again
+    assert set(told) == {"amid"}
+    (tmp_path / "after").mkdir()
+    drained = queue.Queue[str]()
+    with births.told(parent, drained.put):
+        (tmp_path / "again").mkdir()
+        assert drained.get(timeout=DEADLINE_SEC) == "again"
+
+
+def test_one_that_cannot_be_covered_does_not_end_it(parent: Cgroup, tmp_path: Path) -> None:
+    names = queue.Queue[str]()
+
+    def cover(name: str) -> None:
+        names.put(name)
+        raise CgroupGone(name)
+
+    with Births().told(parent, cover):
+        (tmp_path / "one").mkdir()
+        assert names.get(timeout=DEADLINE_SEC) == "one"
+        (tmp_path / "two").mkdir()
+        while names.get(timeout=DEADLINE_SEC) != "two":
+            pass
+
+
+def test_where_there_is_no_watch_nothing_is_told(parent: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(inotify: Inotify, path: str, mask: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(Inotify, "add", refuse)
+    entered = False
+    with Births().told(parent, lambda name: None):
+        entered = True
+    assert entered
