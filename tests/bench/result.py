@@ -71,12 +71,17 @@ def load() -> float:
 
 
 def commit() -> str:
-    """Of this checkout; where it is only a copy, what LOGINDGUARD_COMMIT says."""
+    """Of this checkout, "-dirty" where more than results changed; of a copy, as LOGINDGUARD_COMMIT says."""
     if given := os.environ.get("LOGINDGUARD_COMMIT"):
         return given
-    git = ["git", "-c", f"safe.directory={CHECKOUT}", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
+    git = ["git", "-c", f"safe.directory={CHECKOUT}", "-C", str(CHECKOUT)]
+    status = [*git, "status", "--porcelain", "--", ".", ":!docs/benchmarks", ":!docs/benchmarks.md"]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+        return head.stdout.strip() + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
