@@ -18,7 +18,7 @@ import logging
 import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .cgroupfs import Cgroup, KernelError
 from .inotify import IN_CREATE, IN_ISDIR, IN_ONLYDIR, Inotify
@@ -60,7 +60,8 @@ class Births:
         finally:
             with self._lock:
                 del self._covers[wd]
-            self._inotify.remove(wd)
+            with suppress(OSError):  # the kernel has ended it, with the directory
+                self._inotify.remove(wd)
 
     def _hear(self) -> None:
         waiting = select.poll()

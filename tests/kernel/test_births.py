@@ -53,6 +53,12 @@ def test_one_that_cannot_be_covered_does_not_end_it(parent: Cgroup, tmp_path: Pa
             pass
 
 
+def test_a_parent_that_goes_meanwhile(parent: Cgroup, tmp_path: Path) -> None:
+    with Births().told(parent, lambda name: None):
+        tmp_path.rmdir()
+    tmp_path.mkdir()
+
+
 def test_where_there_is_no_watch_nothing_is_told(parent: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(inotify: Inotify, path: str, mask: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
