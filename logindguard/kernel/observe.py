@@ -17,7 +17,7 @@ from .cgroupfs import Hierarchy, Unsupported
 from .features import Features
 from .pins import Explained, explain
 from .shield import Ledger
-from .v1_count import total_dying
+from .v1_count import DyingCount
 from .v2 import V2Backend
 
 
@@ -63,6 +63,7 @@ class ObserveBackend:
         self._counts = counts  # else there is nothing to count by
         self.reason = reason
         self._proc = proc
+        self._dying = DyingCount(hierarchy, proc)
 
     def total_dying(self) -> int:
         if self.hierarchy.version == 2:
@@ -70,7 +71,7 @@ class ObserveBackend:
                 return cgroup.dying()
         if not self._counts:
             raise Unsupported("/", "", self.reason)
-        return total_dying(self.hierarchy, self._proc)
+        return self._dying.total()
 
     def residues(self) -> list[Residue]:
         return []

@@ -38,7 +38,7 @@ from .noswap import V1_FILE, NoSwap
 from .pins import Explained, explain
 from .pressure import HostMemory, read_host_memory
 from .shield import Ledger
-from .v1_count import total_dying
+from .v1_count import DyingCount
 from .v1_stat import LiveTree, read_stat, usage_bytes
 
 _FILE, _VALUE = "memory.force_empty", "0"  # any value does
@@ -78,6 +78,7 @@ class V1Backend(Confined):
         super().__init__(hierarchy, roots)
         self.features = features
         self._proc = proc
+        self._dying = DyingCount(hierarchy, proc)
         self._no_swap = NoSwap(hierarchy, ledger, V1_FILE)
         self._interrupter = Interrupter()
         self._cost = WriteCost()
@@ -86,7 +87,7 @@ class V1Backend(Confined):
     # Counting
 
     def total_dying(self) -> int:
-        return total_dying(self.hierarchy, self._proc)
+        return self._dying.total()
 
     def residues(self) -> list[Residue]:
         """Their bytes are read already here, since nothing else tells where something is dying."""

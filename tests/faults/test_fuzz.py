@@ -15,7 +15,7 @@ from logindguard.config_file import ConfigError, load
 from logindguard.config_values import ORDERED, RULES, SECTIONS
 from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, KernelError
 from logindguard.kernel.pressure import read_host_memory, read_signs, some_percent
-from logindguard.kernel.v1_count import total_dying
+from logindguard.kernel.v1_count import DyingCount
 from logindguard.kernel.v1_stat import read_stat, usage_bytes
 from logindguard.kernel.writeback import read_clocks
 from tests.faults import kernfs
@@ -233,7 +233,7 @@ def test_other_kernel_files_of_any_content(tmp_path: Path) -> None:
         with tree.hierarchy.open("/") as cgroup:
             for ask in (
                 lambda: read_host_memory(proc),
-                lambda: total_dying(tree.hierarchy, proc),
+                DyingCount(tree.hierarchy, proc).total,
                 lambda: read_stat(cgroup),
                 lambda: usage_bytes(cgroup),
             ):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from logindguard.kernel.features import Features
 from logindguard.kernel.observe import ObserveBackend
 from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v1 import V1Backend
-from logindguard.kernel.v1_count import total_dying
+from logindguard.kernel.v1_count import DyingCount
 from logindguard.kernel.v1_stat import NOISE_BYTES, Counters, LiveTree, read_stat, usage_bytes
 from logindguard.model import Mode, PlannedWrite, Purpose, Reclaim
 
@@ -84,11 +87,42 @@ def live_tree(tree: Tree, path: str) -> LiveTree:
 def test_the_dying_are_what_has_no_directory(tree: Tree, proc: Path) -> None:
     for path in ("/a", "/a/b", "/a/b/c", "/a/d", "/e"):
         tree.add(path)
-    assert total_dying(tree.hierarchy, proc) == 101
+    count = DyingCount(tree.hierarchy, proc)
+    assert count.total() == 101
     (proc / "cgroups").write_text("memory\t4\t3\t1\n")  # read while cgroups are being made
-    assert total_dying(tree.hierarchy, proc) == 0
+    assert count.total() == 0
     (proc / "cgroups").write_text("cpu\t1\t9\t1\n")
-    assert total_dying(tree.hierarchy, proc) == 0
+    assert count.total() == 0
+
+
+def test_a_count_lists_only_what_changed(tree: Tree, proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/a", "/a/b", "/c", "/c/d"):
+        tree.add(path)
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def scan(path: str | int) -> Any:
+        if isinstance(path, str):  # else it is rmtree's
+            listed.append(path.removeprefix(str(tree.directory("/"))))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    count = DyingCount(tree.hierarchy, proc)
+
+    def counted() -> tuple[int, list[str]]:
+        listed.clear()
+        return 107 - count.total(), sorted(listed)
+
+    assert counted() == (5, ["", "/a", "/c"])
+    assert counted() == (5, [])
+    tree.add("/a/e")
+    assert counted() == (6, ["/a"])
+    shutil.rmtree(tree.directory("/a/b"))
+    tree.add("/a/another")  # as many as before
+    tree.add("/a/another/below")
+    assert counted() == (7, ["/a", "/a/another"])
+    shutil.rmtree(tree.directory("/a"))
+    assert counted() == (3, [""])
 
 
 def test_a_residue_is_the_total_less_what_lives(tree: Tree) -> None:
