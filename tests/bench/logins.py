@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.bench.drive import Bench, settled
 from tests.bench.meter import Meter, histogram, nth_percent, rss_kib
-from tests.bench.result import Bar, Result, Side, Value, load
-from tests.bench.rivals import Field, Guarded
+from tests.bench.result import CHECKOUT, Bar, Result, Side, Value, load
+from tests.bench.rivals import NO_GUARD, Field, Guarded
 from tests.bus.conftest import Daemon as Bus
 from tests.bus.fakes import FakeLogin1, FakeSystemd1
 from tests.lab.leak import PAGE_BYTES, dying, own_cgroup
@@ -22,6 +25,7 @@ from tests.lab.visitor import Visitor, visitor
 
 LOGINS = 10_000
 A_MINUTE = 1_000
+ALONE = 1_000  # of them, where nobody reclaims
 LASTS_SEC = 0.5  # a session
 BYTES_EACH = 4 * PAGE_BYTES
 USERS = 50
@@ -35,21 +39,29 @@ GUARD = Guarded(settings="reclaim: {shared: yes}\n")
 def run(bench: Bench) -> Result:
     count = bench.count(LOGINS, least=40)
     before = load()
-    with bench.field(GUARD) as on, tempfile.TemporaryDirectory(prefix="lg-bench-") as short:
-        bus = Bus(Path(short), quiet=True)
-        try:
-            side, bars = asyncio.run(_with_peers(bench, on, bus, count))
-        finally:
-            bus.kill()
+    with bench.field(GUARD) as on, _bus() as bus:
+        side, bars = asyncio.run(_with_peers(bench, on, bus, count))
+    with bench.field(NO_GUARD) as on, _bus() as bus:
+        alone = asyncio.run(_messages(bench, on, bus, bench.count(ALONE, least=40)))
     return Result(
         bench="logins",
         about=f"{count} logins of {USERS} users, {A_MINUTE} a minute, simulated: cgroups, and what logind and"
         f" systemd say of them on a bus; each session lasts {LASTS_SEC:g} s and reads {BYTES_EACH >> 10} KiB",
         size={"count": count, "a_minute": A_MINUTE, "bytes_each": BYTES_EACH},
-        sides=[side],
+        sides=[side, alone],
         bars=bars,
         load_before=before,
     )
+
+
+@contextmanager
+def _bus() -> Iterator[Bus]:
+    with tempfile.TemporaryDirectory(prefix="lg-bench-") as short:
+        bus = Bus(Path(short), quiet=True)
+        try:
+            yield bus
+        finally:
+            bus.kill()
 
 
 async def _with_peers(bench: Bench, on: Field, bus: Bus, count: int) -> tuple[Side, list[Bar]]:
@@ -67,24 +79,22 @@ async def _storm(
 ) -> tuple[Side, list[Bar]]:
     floor = settled(on.parent)
     rival = replace(GUARD, bus_address=bus.address)
-    file = on.place / "sparse"
-    with file.open("wb") as opened:
-        opened.truncate(count * BYTES_EACH)
+    file = _sparse(on, count)
     with rival.at_work(on) as work, visitor(own_cgroup(on.parent)) as guest:
         await asyncio.to_thread(bus.wait_name, "org.logindguard1")
         players = _Players(on, login1, systemd1, guest, file)
         warm_kib, warm = 0, round(count * WARM)
         started = time.monotonic()
         with Meter(work.pid) as meter:
-            sessions = []
-            for number in range(count):
-                await asyncio.sleep(max(0, started + number * 60 / A_MINUTE - time.monotonic()))
-                sessions.append(asyncio.create_task(players.session(number)))
+
+            def begun(number: int) -> None:
+                nonlocal warm_kib
                 if number == warm:
                     warm_kib = rss_kib(work.pid)
                 if number % 100 == 0:
                     bench.progress.now(f"{number} of {count} logins")
-            await asyncio.gather(*sessions)
+
+            await players.all(count, begun)
             took_sec = time.monotonic() - started
             await asyncio.sleep(AFTER_SEC)
             told = await asyncio.to_thread(statistics, bus)
@@ -142,6 +152,41 @@ async def _storm(
     return side, bars
 
 
+async def _messages(bench: Bench, on: Field, bus: Bus, count: int) -> Side:
+    """What dbus-next alone takes for the messages of a teardown: none of ours can take less."""
+    login1 = await FakeLogin1.connect(bus.address)
+    systemd1 = await FakeSystemd1.connect(bus.address)
+    command = [sys.executable, "-m", "tests.bench.messages", bus.address]
+    process = await asyncio.to_thread(subprocess.Popen, command, cwd=CHECKOUT)
+    try:
+        with visitor(own_cgroup(on.parent)) as guest:
+            await asyncio.to_thread(bus.wait_name, "org.logindguard1")
+            players = _Players(on, login1, systemd1, guest, _sparse(on, count))
+            with Meter(process.pid) as meter:
+                await players.all(count)
+            players.clean()
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+        login1.close()
+        systemd1.close()
+    each_usec = meter.total_usec // count
+    bench.progress.step(f"the same messages by dbus-next, and nothing else: {each_usec} us of CPU each")
+    figures: dict[str, Value] = {
+        "logins": count,
+        "cpu_msec": meter.total_usec // 1000,
+        "cpu_per_teardown_usec": each_usec,
+    }
+    return Side(rival="its messages alone", figures=figures, calls={})
+
+
+def _sparse(on: Field, count: int) -> Path:
+    file = on.place / "sparse"
+    with file.open("wb") as opened:
+        opened.truncate(count * BYTES_EACH)
+    return file
+
+
 class _Players:
     """logind, systemd and the users."""
 
@@ -157,6 +202,16 @@ class _Players:
         for uid in range(1000, 1000 + USERS):
             self._slices.append(self._top / f"user-{uid}.slice")
             self._slices[-1].mkdir()
+
+    async def all(self, count: int, begun: Callable[[int], None] = lambda number: None) -> None:
+        """As many sessions, A_MINUTE of them begun each minute."""
+        started = time.monotonic()
+        sessions = []
+        for number in range(count):
+            await asyncio.sleep(max(0, started + number * 60 / A_MINUTE - time.monotonic()))
+            sessions.append(asyncio.create_task(self.session(number)))
+            begun(number)
+        await asyncio.gather(*sessions)
 
     async def session(self, number: int) -> None:
         """One login and its logout, in systemd's order."""
