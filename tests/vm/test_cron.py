@@ -57,6 +57,7 @@ def test_with_sessions(hook_host: HookHost) -> None:
     assert record.teardowns[0].service in ("cron", None)
 
 
+@pytest.mark.load
 def test_systemd_cron(hook_host: HookHost, tell: Tell) -> None:
     """It takes the place of cron; nothing but the package's drop-in is needed."""
     machine = hook_host.machine

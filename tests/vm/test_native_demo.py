@@ -16,7 +16,7 @@ from tests.vm.image import CHECKOUT
 from tests.vm.machine import Machine
 from tests.vm.system import BOOKWORM
 
-pytestmark = on(BOOKWORM)
+pytestmark = [on(BOOKWORM), pytest.mark.load]
 
 PLACE = "/var/tmp/demo-checkout"
 

@@ -189,6 +189,7 @@ def test_su_and_sudo_inside_a_session_ask_nobody(hook_host: HookHost) -> None:
         )
 
 
+@pytest.mark.load  # the package's own tests purge it too
 def test_removing_the_package_leaves_no_trace(machine: Machine) -> None:
     traces = "grep -rl logindguard /etc/pam.d /lib/systemd/system /etc/systemd/system /usr/share/pam-configs"
     try:

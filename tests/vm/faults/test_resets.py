@@ -19,7 +19,6 @@ from tests.vm.test_service import show
 RESETS = int(os.environ.get("LOGINDGUARD_RESETS", "10" if FULL else "2"))
 
 
-@pytest.mark.load
 @pytest.mark.timeout(RESETS * 200 + 600)
 def test_resets_inside_windows(host: Host, chance: random.Random, result: Result) -> None:
     machine = host.machine

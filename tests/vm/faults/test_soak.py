@@ -46,7 +46,6 @@ def quick_writeback(machine: Machine) -> Iterator[None]:
         machine.run(knobs.format(3000, 500))
 
 
-@pytest.mark.load
 @pytest.mark.timeout(MINUTES * 60 + 1200)
 def test_soak(host: Host, seed: int, result: Result, tell: Tell) -> None:
     machine = host.machine
