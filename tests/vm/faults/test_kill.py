@@ -14,7 +14,7 @@ from tests.vm.test_kernel import WHERE, put_checkout
 CYCLES = int(os.environ.get("LOGINDGUARD_KILL_CYCLES", "50"))
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(CYCLES * 40 + 300)
 def test_a_killed_window_is_put_back(machine: Machine, seed: int, result: Result) -> None:
     put_checkout(machine)
     # The machine's own guard sees the whole tree: it must not open windows on this ground as well.
@@ -23,7 +23,7 @@ def test_a_killed_window_is_put_back(machine: Machine, seed: int, result: Result
         killed = machine.run(
             f"python3 {WHERE}/tests/lab/kill_in_window.py --cycles {CYCLES} --seed {seed}",
             check=False,
-            timeout_sec=1700,
+            timeout_sec=CYCLES * 40 + 200,
         )
     finally:
         machine.run("systemctl start logindguard.service")
