@@ -75,7 +75,8 @@ def commit() -> str:
     if given := os.environ.get("LOGINDGUARD_COMMIT"):
         return given
     git = ["git", "-c", f"safe.directory={CHECKOUT}", "-C", str(CHECKOUT)]
-    status = [*git, "status", "--porcelain", "--", ".", ":!docs/benchmarks", ":!docs/benchmarks.md"]
+    results = (":!docs/benchmarks", ":!docs/benchmarks.md", ":!docs/faults.json")
+    status = [*git, "status", "--porcelain", "--", ".", *results]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True

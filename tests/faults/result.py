@@ -30,7 +30,8 @@ def keep_result(name: str, figures: Mapping[str, object]) -> None:
 def _commit() -> str:
     """With "-dirty" where more than the results was changed since; empty outside a git checkout."""
     commit = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--", ".", f":!{FILE.relative_to(CHECKOUT)}")
+    results = (f":!{FILE.relative_to(CHECKOUT)}", ":!docs/benchmarks", ":!docs/benchmarks.md")
+    changed = _git("status", "--porcelain", "--", ".", *results)
     return f"{commit}-dirty" if changed else commit
 
 
