@@ -32,7 +32,7 @@ TESTS = (
             *("move_charge_at_immigrate_test", "regression_test", "control_test"),
         )
     ),
-    *("cgroup_fj_function.sh memory", "cgroup_fj_stress.sh memory 10 3 each", "memcg_test_3"),
+    *("cgroup_fj_function.sh memory", "cgroup_fj_stress.sh memory 3 3 each", "memcg_test_3"),
 )
 STATUS = {0: "passed", 32: "not for this machine", 124: "too late"}
 TEST_SEC = 300
