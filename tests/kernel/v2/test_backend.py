@@ -21,7 +21,7 @@ from logindguard.kernel.births import Births
 from logindguard.kernel.cgroupfs import PAGE_BYTES, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
-from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait
+from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait, Window
 from tests.conftest import Tell
 from tests.kernel.v2.conftest import MIB, Ground
 from tests.lab.leak import Pattern, leaked, own_cgroup
@@ -164,6 +164,7 @@ def test_siblings_born_amid_one_write_lose_nothing(ground: Ground, *, covered: b
         os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     born: list[str] = []
     covered_after_msec: list[float] = []
+    windows: list[Window] = []
     with (
         leaked(  # a long walk that finds nothing
             root=ground.directory(ground.top),
@@ -180,25 +181,27 @@ def test_siblings_born_amid_one_write_lose_nothing(ground: Ground, *, covered: b
         plan = Reclaim(
             max_bytes=64 * MIB, keep_mapped=False, window_usec=10**7, write_usec=10**6, reason="test"
         )
-        going = pool.submit(backend.reclaim, backend.read(ground.parent).residue, plan, lambda: False)
-        while not going.done() and len(born) < BORN:
-            child = f"{ground.parent}/born-{len(born)}"
-            made = time.monotonic()
-            ground.make(child, control=False)
-            # systemd takes some time too until a process is in there.
-            while covered and not going.done() and ground.memory_min(child) == 0:
-                time.sleep(0.001)
-            covered_after_msec.append((time.monotonic() - made) * 1000)
-            guest.read(ground.directory(child), file, len(born) * MIB, MIB)
-            born.append(child)
-        window = going.result()
+        while len(born) < BORN // 2:
+            residue = backend.read(ground.parent).residue
+            going = pool.submit(backend.reclaim, residue, plan, lambda: False)
+            while not going.done() and len(born) < BORN:
+                child = f"{ground.parent}/born-{len(born)}"
+                made = time.monotonic()
+                ground.make(child, control=False)
+                # systemd takes some time too until a process is in there.
+                while covered and not going.done() and ground.memory_min(child) == 0:
+                    time.sleep(0.001)
+                covered_after_msec.append((time.monotonic() - made) * 1000)
+                guest.read(ground.directory(child), file, len(born) * MIB, MIB)
+                born.append(child)
+            windows.append(going.result())
     ground.settle()
     lost = sum(ground.stat(child).pgsteal for child in born)
-    tell(f"{len(born)} born amid a write of {window.longest_write_usec // 1000} ms lost {lost} pages")
-    assert window.writes == 1
-    assert len(born) > 1
+    took_msec = [window.longest_write_usec // 1000 for window in windows]
+    tell(f"{len(born)} born amid writes of {took_msec} ms lost {lost} pages")
+    assert [window.writes for window in windows] == [1] * len(windows)
     if covered:
-        tell(f"covered after {max(covered_after_msec[:-1]):.1f} ms at most")
+        tell(f"covered after {min(covered_after_msec):.1f} to {max(covered_after_msec):.1f} ms")
         assert lost == 0
         assert {ground.memory_min(child) for child in born} == {0}
 
