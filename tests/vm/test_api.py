@@ -117,13 +117,14 @@ def test_an_ordinary_user_may_change_nothing(machine: Machine) -> None:
     assert get(machine, "Paused") == "false"
 
 
+@pytest.mark.timeout(360)
 @pytest.mark.usefixtures("allowed")
 def test_who_is_allowed_may(machine: Machine) -> None:
     job, plan = answer(machine, "Sweep 'a{sv}' 0", "alice")
     assert (job > 0, plan) == (True, [])
     wait_until(
         lambda: [row["state"] for row in answer(machine, "ListJobs")[0] if row["id"] == job] == ["done"],
-        timeout_sec=60,
+        timeout_sec=240,  # it rests for 50 times its CPU time, which is long under emulation
         what="the job is done",
     )
     answer(machine, "Pause t 0", "alice")
