@@ -7,7 +7,7 @@ Hard facts (mm/vmscan.c, inotify(7); measured on 6.1 and 6.12):
 - The kernel looks at memory.min anew each time it comes by a memcg, in the same write too. So
   a shield that is raised meanwhile, from another thread, holds from then on.
 - systemd makes a cgroup, writes its own values there, memory.min too, and only then moves a
-  process into it, which has read nothing yet. So there is time to cover it, but not once for all.
+  process into it, which has read nothing yet. So there is some time to cover it, but not once for all.
 - A thread inherits its creator's scheduling. This one is made by the main thread, since a
   child of the idle worker would wait for as long as that does.
 """
