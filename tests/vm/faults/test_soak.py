@@ -76,6 +76,12 @@ def test_soak(host: Host, seed: int, result: Result, tell: Tell) -> None:
             did=dict(sorted(soak.done.items())),
             records=len(records),
             stolen_pages=sum(each.stolen_pages for each in records),
+            stolen_by=[
+                f"{each.way} {each.target}: {each.stolen_pages} of {each.shielded} shielded,"
+                f" {each.writes} writes, the longest {each.longest_write_usec // 1000} ms"
+                for each in records
+                if each.stolen_pages
+            ],
             dying_at_most=most_dying,
             rss_mib=" ".join(f"{each.rss_kib / 1024:.1f}" for each in shown),
             fds=" ".join(str(each.fds) for each in shown),
