@@ -87,15 +87,14 @@ class Family:
             anon_bytes=rest("anon"),
         )
 
-    def stolen_since(self, before: Family, given: Callable[[str], int] = lambda path: 0) -> int:
-        """Pages that live children lost beside what each, by its path, was `given` leave to lose.
+    def stolen_since(self, before: Family, given: Callable[[str], int] = lambda path: 0) -> dict[str, int]:
+        """Pages that live children lost, by path, beside what each was `given` leave to lose.
 
-        One that was born meanwhile counts from 0.
+        One that was born meanwhile counts from 0. Those that lost nothing are left out.
         """
-        return sum(
-            max(0, lost - (given(self.paths[inode]) if lost else 0))
-            for inode, lost in self._lost_since(before)
-        )
+        lost_pages = {self.paths[inode]: lost for inode, lost in self._lost_since(before) if lost > 0}
+        stolen_pages = {path: lost - given(path) for path, lost in lost_pages.items()}
+        return {path: stolen for path, stolen in stolen_pages.items() if stolen > 0}
 
     def lost_since(self, before: Family, given: Callable[[str], int] = lambda path: 0) -> int:
         """Pages that children lost, whoever took them; of one that went meanwhile, what it was `given` to."""

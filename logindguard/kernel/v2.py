@@ -23,6 +23,7 @@ Hard facts (mm/memcontrol.c, mm/vmscan.c; measured on 6.1 and 6.12):
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -40,6 +41,7 @@ from .given import Given
 from .idle import thread_cpu_usec
 from .lately import Lately
 from .noswap import V2_FILE, NoSwap
+from .outcome import outcome_of
 from .pins import Explained, explain
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
@@ -49,6 +51,8 @@ from .writer import Tally, Writer
 SHIELD_MARGIN_BYTES = 64 << 20
 LAG_BYTES = 2 << 20  # most that memory.stat is taken to lag behind
 _UNITS_WITH_PROCESSES = (".service", ".scope")
+
+log = logging.getLogger(__name__)
 
 
 class V2Backend(Confined):
@@ -244,11 +248,13 @@ class V2Backend(Confined):
             self._mapped_loss.book(target.inode, first.mapped_bytes - left.mapped_bytes)
         given = partial(self._given.pages, started_sec=started)
         stolen_pages = after.stolen_since(before, given)
+        for path, pages in stolen_pages.items():
+            log.info("%s lost up to %d pages during a reclaim at %s.", path, pages, target.path)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - after.lost_since(before, given)
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         if self.features.mglru:
             self._writer.cost.learn_freed(freed_bytes=freed_bytes, took_usec=tally.took_usec)
-        outcome, reason = _verdict(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
+        outcome, reason = outcome_of(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
         if failure is not None:
             outcome, reason = Outcome.FAILED, str(failure)
         return Window(
@@ -257,7 +263,7 @@ class V2Backend(Confined):
             before=first,
             after=left,
             freed_bytes=freed_bytes,
-            stolen_pages=stolen_pages,
+            stolen_pages=sum(stolen_pages.values()),
             writes=tally.writes,
             shielded=shielded,
             cpu_usec=thread_cpu_usec() - cpu_usec,
@@ -330,21 +336,3 @@ class V2Backend(Confined):
             wall_usec=int((time.monotonic() - started) * 1e6),
             longest_write_usec=tally.longest_usec,
         )
-
-
-def _verdict(
-    before: Residue, after: Residue, freed_bytes: int, plan: Reclaim, *, mapped_goes: bool
-) -> tuple[Outcome, str]:
-    if after.dying == 0:
-        return Outcome.RELEASED, "nothing dying is left here"
-    if mapped_goes or (plan.keep_mapped and after.clean_unmapped_bytes < MIN_WRITE_BYTES):
-        return Outcome.MAPPED_KEPT, "what is left is mapped by live processes"
-    if after.dirty_bytes + after.writeback_bytes > 0:
-        why = "the rest waits for writeback"
-    elif after.file_bytes - after.shmem_bytes > 0:
-        why = "the rest is page cache that the kernel did not give up now"
-    else:
-        why = "the rest holds no page cache"
-    if freed_bytes or after.dying < before.dying:
-        return Outcome.PARTIAL, why
-    return Outcome.UNCHANGED, why
