@@ -90,7 +90,7 @@ test-load: setup need-root
 	  tests/native/test_flood.py tests/native/test_answers.py tests/kernel/v1/test_removal.py \
 	  tests/vm/test_pam.py tests/vm/test_pam_faults.py tests/vm/test_stop_jobs.py \
 	  tests/vm/test_ladder.py tests/vm/test_restart.py tests/vm/test_see.py tests/vm/test_rig.py \
-	  tests/vm/test_cron.py tests/vm/test_native_demo.py \
+	  tests/vm/test_cron.py tests/vm/test_native_demo.py tests/vm/test_service.py \
 	  -v $(PYTEST_ARGS)
 
 # What must hold under faults, in full: `make test` has a cut of each. A run is had again by its seed,

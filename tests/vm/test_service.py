@@ -115,6 +115,7 @@ def test_a_second_run_without_root_says_so(machine: Machine) -> None:
     assert "Must be run as root" in result.stderr
 
 
+@pytest.mark.load
 def test_a_day_without_logins_costs_nothing(machine: Machine, tell: Tell) -> None:
     """Prints what half a minute of nothing costs here; the bar is asserted natively."""
     time.sleep(20)  # whatever earlier tests left

@@ -34,7 +34,8 @@ MOST_DYING = 250
 LEFT_DYING = 12
 LEFT = f"""
 cd /sys/fs/cgroup; grep -H '^nr_dying_descendants [^0]' *.slice/cgroup.stat *.slice/*/cgroup.stat
-systemctl show --property=StatusText --value {UNIT}; journalctl --unit={UNIT} --lines=20 --output=short-monotonic
+systemctl show --property=StatusText --value {UNIT}
+journalctl --unit={UNIT} --lines=20 --output=short-monotonic
 """
 LOST = "lost up to"  # kernel/v2.py, of one live cgroup
 GREW_KIB = 3 << 10
