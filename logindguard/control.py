@@ -18,7 +18,8 @@ from .guard import Guard
 from .jobs import Jobs, TooManyJobs
 from .kernel import units
 from .kernel.cgroupfs import CgroupGone, KernelError, within
-from .kernel.shield import Ledger, LedgerError, restore
+from .kernel.ledger import Ledger, LedgerError
+from .kernel.shield import restore
 from .model import JobInfo, JobKind, Mode, PlannedWrite, ReclaimRecord, Residue, Teardown
 from .overview import Overview
 from .pause import Pause, PauseError

@@ -26,8 +26,9 @@ from .kernel.backend import Backend
 from .kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect
 from .kernel.choose import choose
 from .kernel.idle import make_this_thread_idle, warn_unless_idle
+from .kernel.ledger import Ledger, LedgerError
 from .kernel.nudge import Nudge
-from .kernel.shield import Ledger, LedgerError, restore
+from .kernel.shield import restore
 from .kernel.warm import warm
 from .model import Decision, ReclaimRecord, Teardown
 from .notify import Notifier

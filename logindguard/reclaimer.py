@@ -22,7 +22,7 @@ from .config import Config
 from .kernel.backend import Backend
 from .kernel.cgroupfs import PERMANENT, CgroupGone, KernelError, Unsupported
 from .kernel.idle import thread_cpu_usec
-from .kernel.shield import LedgerError
+from .kernel.ledger import LedgerBusy, LedgerError
 from .model import (
     Decision,
     Mode,
@@ -142,6 +142,8 @@ class Reclaimer:
             await self._windows(account, job)
         except CgroupGone:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
+        except LedgerBusy as busy:
+            account.decision = Wait(reason=str(busy), outside=True)
         except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
         return self._record(account, job, *_verdict(account)), _last_word(account)
@@ -201,6 +203,8 @@ class Reclaimer:
             await self._ending_windows(account, job, rest)
         except CgroupGone:
             account.failure = (Outcome.GONE, "the cgroup was removed meanwhile")
+        except LedgerBusy as busy:
+            account.decision = Wait(reason=str(busy), outside=True)
         except (KernelError, LedgerError, OSError) as error:
             account.failure = (Outcome.FAILED, str(error))
         return self._record(account, job, *_ending_verdict(account, vacated=job.vacated))

@@ -9,8 +9,9 @@ from ..kernel.backend import Backend
 from ..kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, Unsupported, detect
 from ..kernel.choose import choose
 from ..kernel.features import Features, look
+from ..kernel.ledger import Ledger, LedgerError
 from ..kernel.residue import Family, walk
-from ..kernel.shield import Ledger, LedgerError, Restored, restore
+from ..kernel.shield import Restored, restore
 from ..model import Mode, Residue
 from .client import Record, without_dying
 from .exits import Exit, Failure

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 
 from .cgroupfs import Cgroup, KernelError
 from .inotify import IN_CREATE, IN_ISDIR, IN_ONLYDIR, Inotify
-from .shield import LedgerError
+from .ledger import LedgerError
 
 AGAIN_MSEC = 5
 

@@ -9,8 +9,8 @@ from .backend import Backend
 from .births import Births
 from .cgroupfs import Hierarchy
 from .features import Features, probe
+from .ledger import Ledger
 from .observe import ObserveBackend, ObserveV2
-from .shield import Ledger
 from .v1 import V1Backend
 from .v2 import V2Backend
 

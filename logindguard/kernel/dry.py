@@ -11,7 +11,7 @@ from typing import Self
 
 from ..model import PlannedWrite, Purpose
 from .cgroupfs import Cgroup
-from .shield import Entry, Ledger
+from .ledger import Entry, Ledger
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from .cgroupfs import Cgroup, CgroupGone, Hierarchy, KernelError, Unsupported
-from .shield import RACES, Entry, Ledger, put_back, restore_locked
+from .ledger import Entry, Ledger
+from .shield import RACES, put_back, restore_locked
 
 V1_FILE, V2_FILE = "memory.swappiness", "memory.swap.max"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from ..model import Mode, PlannedWrite, Reading, Reclaim, Residue, Window
 from .cgroupfs import Hierarchy, Unsupported
 from .features import Features
+from .ledger import Ledger
 from .pins import Explained, explain
-from .shield import Ledger
 from .v1_count import DyingCount
 from .v2 import V2Backend
 

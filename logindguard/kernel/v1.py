@@ -34,10 +34,10 @@ from .features import Features
 from .idle import thread_cpu_usec
 from .interrupt import Interrupter
 from .lately import Lately
+from .ledger import Ledger
 from .noswap import V1_FILE, NoSwap
 from .pins import Explained, explain
 from .pressure import HostMemory, read_host_memory
-from .shield import Ledger
 from .v1_count import DyingCount
 from .v1_stat import LiveTree, read_stat, usage_bytes
 

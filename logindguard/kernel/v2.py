@@ -40,12 +40,13 @@ from .features import Features
 from .given import Given
 from .idle import thread_cpu_usec
 from .lately import Lately
+from .ledger import Ledger, LedgerError
 from .noswap import V2_FILE, NoSwap
 from .outcome import outcome_of
 from .pins import Explained, explain
 from .pressure import read_host_memory
 from .residue import Family, dying_directly, walk
-from .shield import Ledger, LedgerError, Shield, restore_locked
+from .shield import Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from logindguard.kernel.shield import LedgerError, Shield, restore
+from logindguard.kernel.ledger import LedgerError
+from logindguard.kernel.shield import Shield, restore
 from logindguard.pause import Pause, PauseError
 from logindguard.record.textfile import replace_text
 from tests.faults.ground import CHILDREN, PARENT, Ground, ground_in

@@ -9,7 +9,8 @@ from pathlib import Path
 from logindguard.kernel import units
 from logindguard.kernel.cgroupfs import Cgroup, KernelError
 from logindguard.kernel.features import Features
-from logindguard.kernel.shield import Ledger, LedgerError, restore
+from logindguard.kernel.ledger import Ledger, LedgerError
+from logindguard.kernel.shield import restore
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Reclaim, Residue
 from tests.faults import kernfs

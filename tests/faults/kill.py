@@ -29,7 +29,8 @@ from typing import Any
 
 from logindguard.kernel.cgroupfs import KernelError
 from logindguard.kernel.features import Features
-from logindguard.kernel.shield import Ledger, LedgerError, restore
+from logindguard.kernel.ledger import Ledger, LedgerError
+from logindguard.kernel.shield import restore
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Reclaim
 from tests.faults.kernfs import kernfs

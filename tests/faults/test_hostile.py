@@ -18,7 +18,8 @@ from logindguard.config import Config
 from logindguard.kernel import units
 from logindguard.kernel.cgroupfs import CgroupGone, Hierarchy, KernelError, detect, is_cgroup_path
 from logindguard.kernel.confine import Confined
-from logindguard.kernel.shield import Ledger, LedgerError, Restored, Shield, restore
+from logindguard.kernel.ledger import Ledger, LedgerError
+from logindguard.kernel.shield import Restored, Shield, restore
 from logindguard.model import Residue, Source, Teardown
 from logindguard.policy import covers
 from logindguard.record.textfile import replace_text

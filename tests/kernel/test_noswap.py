@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from logindguard.kernel.cgroupfs import Hierarchy, KernelError, KernelRefused
+from logindguard.kernel.ledger import Entry, Ledger, LedgerBusy
 from logindguard.kernel.noswap import V1_FILE, V2_FILE, NoSwap
-from logindguard.kernel.shield import Entry, Ledger, LedgerError, Restored, restore
+from logindguard.kernel.shield import Restored, restore
 from tests.kernel.conftest import DETECTED, V1, V2
 from tests.unit.fake_cgroupfs import FakeTree
 
@@ -168,7 +169,7 @@ def test_nothing_is_changed_while_another_window_is_open(ground: Ground) -> None
     with (
         other.locked(),
         ground.hierarchy.open(ground.path) as cgroup,
-        pytest.raises(LedgerError),
+        pytest.raises(LedgerBusy),
         ground.no_swap.on(cgroup, wait_sec=0.02),
     ):
         pytest.fail("the window was opened")

@@ -16,7 +16,8 @@ from logindguard.kernel.cgroupfs import (
     KernelRefused,
     Unsupported,
 )
-from logindguard.kernel.shield import Entry, Ledger, LedgerError, Restored, Shield, put_back, restore
+from logindguard.kernel.ledger import Entry, Ledger, LedgerBusy, LedgerError
+from logindguard.kernel.shield import Restored, Shield, put_back, restore
 from tests.kernel.conftest import Tree
 from tests.unit.fake_cgroupfs import FakeTree
 
@@ -332,7 +333,7 @@ def test_restore_leaves_an_open_window_alone(tree: Tree, ledger: Ledger) -> None
     tree.add("/a")
     with ledger.locked(), tree.hierarchy.open("/") as target, shield(ledger, target) as raised:
         raised.raise_()
-        with pytest.raises(LedgerError, match="holds the lock"):
+        with pytest.raises(LedgerBusy, match="holds the lock"):
             restore(tree.hierarchy, Ledger(ledger.directory), timeout_sec=0.05)
         assert int(tree.memory_min("/a")) >= MARGIN_BYTES
 

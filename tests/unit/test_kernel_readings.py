@@ -22,10 +22,11 @@ from logindguard.kernel.cgroupfs import (
 from logindguard.kernel.choose import choose
 from logindguard.kernel.cost import MAX_WRITE_BYTES, MIN_WRITE_BYTES, WriteCost
 from logindguard.kernel.features import file_contains, probe
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.observe import ObserveBackend, ObserveV2
 from logindguard.kernel.pressure import read_host_memory, some_percent
 from logindguard.kernel.residue import Family, dying_directly, walk
-from logindguard.kernel.shield import Ledger, Shield
+from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Mode, Outcome, Reclaim, Residue
 from tests.unit.fake_cgroupfs import FakeTree

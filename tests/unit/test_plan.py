@@ -9,7 +9,7 @@ import pytest
 from logindguard.config import Config
 from logindguard.kernel.cgroupfs import Cgroup, CgroupGone
 from logindguard.kernel.features import Features
-from logindguard.kernel.shield import Ledger
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Purpose, Reading, Reclaim
 from logindguard.plan import plan

@@ -14,8 +14,8 @@ import pytest
 from logindguard.kernel.cgroupfs import MAX_DEPTH, BadReading, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.choose import choose
 from logindguard.kernel.features import Features
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.observe import ObserveBackend
-from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v1 import V1Backend
 from logindguard.kernel.v1_count import DyingCount
 from logindguard.kernel.v1_stat import NOISE_BYTES, Counters, LiveTree, read_stat, usage_bytes

@@ -16,7 +16,7 @@ from logindguard import policy
 from logindguard.config import Config
 from logindguard.kernel.cgroupfs import Hierarchy, detect
 from logindguard.kernel.features import probe
-from logindguard.kernel.shield import Ledger
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.v1 import V1Backend
 from logindguard.kernel.v1_stat import Counters, read_stat
 from logindguard.model import Decision, Reclaim, Residue, Window

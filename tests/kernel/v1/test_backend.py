@@ -18,8 +18,8 @@ from logindguard import policy
 from logindguard.config import Config
 from logindguard.kernel.cgroupfs import CgroupGone, KernelRefused
 from logindguard.kernel.choose import choose
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.observe import ObserveBackend
-from logindguard.kernel.shield import Ledger
 from logindguard.kernel.v1 import V1Backend
 from logindguard.model import Outcome, Reclaim, Skip, Wait, Window
 from tests.conftest import Tell

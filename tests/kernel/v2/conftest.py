@@ -13,7 +13,7 @@ import pytest
 
 from logindguard.kernel.cgroupfs import Hierarchy, MemoryStat, detect
 from logindguard.kernel.features import Features, probe
-from logindguard.kernel.shield import Ledger
+from logindguard.kernel.ledger import Ledger
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Reclaim, Window
 
