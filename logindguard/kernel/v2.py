@@ -50,6 +50,7 @@ from .shield import Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
+COVER_SEC = 0.01  # in which none outgrows its margin; births are covered at once
 LAG_BYTES = 2 << 20  # most that memory.stat is taken to lag behind
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
@@ -216,12 +217,13 @@ class V2Backend(Confined):
 
         tally = Tally()
         failure: KernelError | LedgerError | None = None
-        shielded = 0
+        shielded, covered_sec = 0, float("-inf")
 
         def cover() -> None:
-            nonlocal shielded
-            shield.raise_()
-            shielded = len(shield)
+            nonlocal shielded, covered_sec
+            if self._births is None or time.monotonic() - covered_sec >= COVER_SEC:
+                shield.raise_()
+                shielded, covered_sec = len(shield), time.monotonic()
 
         try:
             with (
@@ -236,6 +238,7 @@ class V2Backend(Confined):
                     before=cover,
                     enough=enough,
                     should_stop=should_stop,
+                    little=True,
                 )
         except CgroupGone:
             raise
@@ -292,6 +295,7 @@ class V2Backend(Confined):
                 before=shield.raise_,
                 enough=lambda: False,
                 should_stop=lambda: False,
+                little=True,
             )
         return notes.writes
 
@@ -321,7 +325,7 @@ class V2Backend(Confined):
                 with self._no_swap.on(target, wait_sec=wait_sec) if plan.forbid_swap else nullcontext():
                     # No sibling is in reach of the write, so there is nothing to cover before it.
                     run = partial(self._writer.run, target, plan, tally, dying=0, before=lambda: None)
-                    run(enough=enough, should_stop=should_stop)
+                    run(enough=enough, should_stop=should_stop, little=False)
             except CgroupGone:
                 outcome, reason = Outcome.GONE, "removed meanwhile"
             else:

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from logindguard import policy
 from logindguard.config import Config
+from logindguard.kernel import writer
 from logindguard.kernel.births import Births
-from logindguard.kernel.cgroupfs import PAGE_BYTES, CgroupGone, Hierarchy, Unsupported
+from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait, Window
@@ -204,6 +206,35 @@ def test_siblings_born_amid_one_write_lose_nothing(ground: Ground, *, covered: b
         tell(f"covered after {min(covered_after_msec):.1f} to {max(covered_after_msec):.1f} ms")
         assert lost == 0
         assert {ground.memory_min(child) for child in born} == {0}
+
+
+@pytest.mark.parametrize("little", [True, False], ids=["little by little", "all at once"])
+def test_one_that_has_no_shield_yet_loses_nothing_while_there_is_something_dying(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, *, little: bool, tell: Tell
+) -> None:
+    """The kernel finds a little at priorities at which it does not look at what is as small as a newborn."""
+    uncovered = Shield._uncovered_child
+
+    def all_but_the_newborn(shield: Shield, child: Cgroup, depth: int = 0) -> Iterator[Any]:
+        return iter(()) if child.path.endswith("/newborn") else uncovered(shield, child, depth)
+
+    monkeypatch.setattr(Shield, "_uncovered_child", all_but_the_newborn)
+    if not little:
+        monkeypatch.setattr(writer, "LITTLE_PART", 1)
+    with live(ground, "n", 10 * MIB), live(ground, "newborn", MIB), dying(ground, 12, size=MIB):
+        ground.settle()
+        plan = Reclaim(
+            max_bytes=12 * MIB, keep_mapped=False, window_usec=60_000_000, write_usec=10**6, reason="test"
+        )
+        window = ground.backend.reclaim(ground.backend.read(ground.parent).residue, plan, lambda: False)
+        lost = lost_pages(ground, "newborn")
+        tell(
+            f"{window.freed_bytes / MIB:.1f} MiB in {window.writes} writes, {window.wall_usec // 1000} ms,"
+            f" {lost} of {MIB // PAGE_BYTES} pages of the newborn lost"
+        )
+        assert window.freed_bytes > 11 * MIB
+        assert lost_pages(ground, "n") == 0
+        assert (lost == 0) is little
 
 
 def test_what_an_ending_scope_gives_meanwhile_is_no_loss(
