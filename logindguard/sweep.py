@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from . import policy
 from .climb import Climb
@@ -89,6 +89,8 @@ class Sweep:
                 passed_usec = now_usec()
                 self.last_took_usec = passed_usec - began_usec
             await self._between()
+            if self.paused:  # by a look while the idle worker was at something: until it goes on
+                await self._has_room(asked=False)
             pass_usec = passed_usec + interval_usec
             due_usec = min(self._standings.next_usec(pass_usec), pass_usec)
             await self._woken((due_usec - now_usec()) / 1e6)
@@ -164,7 +166,9 @@ class Sweep:
         """After a start into a host that is full of dying memcgs: say so, wait, begin slowly."""
         settings = self._reclaimer.config.sweep
         try:
-            self.dying = await self._reclaimer.call(self._reclaimer.backend.total_dying, idle=True)
+            self.dying = await self._looking_on(
+                self._reclaimer.call(self._reclaimer.backend.total_dying, idle=True)
+            )
         except (KernelError, OSError) as error:
             log.warning("Dying memcgs cannot be counted: %s.", error)
             return
@@ -199,9 +203,21 @@ class Sweep:
     async def _ask(self, question: Callable[[], T]) -> T:
         """What the idle worker finds, and then the rest that it costs."""
         spent = Spent()
-        answer = await self._reclaimer.call(question, idle=True, spent=spent)
+        answer = await self._looking_on(self._reclaimer.call(question, idle=True, spent=spent))
         await self._rest(spent.cpu_usec)
         return answer
+
+    async def _looking_on(self, work: Coroutine[Any, Any, T]) -> T:
+        """Where all CPUs are taken, the idle worker may be at it for minutes: that is told as a pause."""
+        task = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait([task], timeout=PRESSURE_POLL_SEC))[0]:
+                self._waits(asked=False)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        return task.result()
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
         await self._has_room(asked=demand is not None)
@@ -224,7 +240,7 @@ class Sweep:
             rest=rest,
             prompt=self._room.crowded,
         )
-        record, decision = await self._reclaimer.run(job)
+        record, decision = await self._looking_on(self._reclaimer.run(job))
         if demand is not None and demand.canceled:  # not to go on at once all the same
             decision = Wait(reason=record.reason, outside=True)
         record, new = await self._climb.after_try(record, decision, old)

@@ -324,6 +324,27 @@ async def test_a_sweep_that_is_put_off_stops_amid_a_pass(rig: Rig) -> None:
         await until(lambda: len(rig.backend.reclaimed()) > windows)
 
 
+async def test_an_idle_worker_that_does_not_get_on_is_told_as_a_pause(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All CPUs were taken after it had begun: no pressure showed then."""
+    cpu_percent, has_turn = [99.0], threading.Event()
+    monkeypatch.setattr("logindguard.sweep.read_signs", lambda: Signs(cpu_percent=cpu_percent[0]))
+    monkeypatch.setattr("logindguard.sweep.PRESSURE_POLL_SEC", 0.02)
+    total = rig.backend.total_dying
+    monkeypatch.setattr(rig.backend, "total_dying", lambda: has_turn.wait(10) and total())
+    async with Sweeping(rig):
+        await until(lambda: rig.paused == ["CPU pressure (99 % some)"])
+        has_turn.set()
+        await until(lambda: rig.sweep.last_took_usec > 0)
+        assert (
+            rig.sweep.paused == "CPU pressure (99 % some)"
+        )  # nothing was dying, and it looks again all the same
+        cpu_percent[0] = 5.0
+        await until(lambda: rig.sweep.paused == "")
+    assert rig.paused == ["CPU pressure (99 % some)", ""]
+
+
 async def test_a_stop_job_for_another_cgroup_at_the_path_is_left_alone(rig: Rig) -> None:
     rig.backend.hold(f"{ALICE}/session-1.scope", 0, 8 * MIB)
     rig.guard.heard(teardown("session-1.scope", phase=Phase.ENDING, inode=999))
