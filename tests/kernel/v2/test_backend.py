@@ -201,8 +201,8 @@ def test_siblings_born_amid_one_write_lose_nothing(ground: Ground, *, covered: b
     lost = sum(ground.stat(child).pgsteal for child in born)
     took_msec = [window.longest_write_usec // 1000 for window in windows]
     tell(f"{len(born)} born amid writes of {took_msec} ms lost {lost} pages")
-    assert [window.writes for window in windows] == [1] * len(windows)
     if covered:
+        assert [window.writes for window in windows] == [1] * len(windows)
         tell(f"covered after {min(covered_after_msec):.1f} to {max(covered_after_msec):.1f} ms")
         assert lost == 0
         assert {ground.memory_min(child) for child in born} == {0}
