@@ -1,4 +1,4 @@
-"""Clocks that jump and disks that are full or read-only: reclaim goes on, what degrades is said."""
+"""Clocks that jump, a suspend, disks that are full or read-only: reclaim goes on, what degrades is said."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from logindguard.model import ReclaimRecord
 from logindguard.record.entry import from_fields
 from tests.vm.faults.conftest import Result
+from tests.vm.faults.ground import minima
 from tests.vm.faults.watch import warnings
 from tests.vm.hook_host import MANAGER
 from tests.vm.host import FILES, UNIT, Host
@@ -20,6 +21,7 @@ from tests.vm.test_service import show
 pytestmark = [pytest.mark.load, pytest.mark.timeout(900)]
 
 JUMPS = ("+1 day", "-2 days", "+1 day")
+ASLEEP_SEC = 75  # WatchdogSec=60
 RUN = "/run/logindguard"
 
 
@@ -75,6 +77,27 @@ def test_clock_jumps(host: Host, result: Result) -> None:
     result(jumps=list(JUMPS), pauses_of_3_sec_ended_after_sec=pauses, warnings=warned)
     assert warned == []
     assert show(machine, "ActiveState") == "active"
+
+
+def test_suspend(host: Host, result: Result) -> None:
+    """To memory, for longer than the watchdog waits; the clock of the day goes on meanwhile."""
+    machine = host.machine
+    host.make_files("suspend", 2)
+    begin, process = cursor(machine), show(machine, "MainPID")
+    read_and_leave(host, "suspend-0")
+    machine.run(f"systemd-run --quiet --collect rtcwake --mode=mem --seconds={ASLEEP_SEC}")
+    time.sleep(ASLEEP_SEC)
+    wait_until(
+        lambda: "PM: suspend exit" in machine.journal("--dmesg", begin), timeout_sec=180, what="it is awake"
+    )
+    place = cursor(machine)
+    read_and_leave(host, "suspend-1")
+    told(host, place, "a scope after the suspend")
+    warned, raised = warnings(machine, begin), minima(machine)
+    result(asleep_sec=ASLEEP_SEC, raised=raised, warnings=warned)
+    assert warned == []
+    assert raised == {}
+    assert show(machine, "MainPID") == process
 
 
 @contextmanager
