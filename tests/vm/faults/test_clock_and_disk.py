@@ -85,7 +85,9 @@ def test_suspend(host: Host, result: Result) -> None:
     host.make_files("suspend", 2)
     begin, process = cursor(machine), show(machine, "MainPID")
     read_and_leave(host, "suspend-0")
-    machine.run(f"systemd-run --quiet --collect rtcwake --mode=mem --seconds={ASLEEP_SEC}")
+    # QEMU's network card stays deaf until its link was down once.
+    awake = "ip link set eth0 down; sleep 1; systemctl restart systemd-networkd"
+    machine.run(f"systemd-run --quiet --collect sh -c 'rtcwake --mode=mem --seconds={ASLEEP_SEC}; {awake}'")
     time.sleep(ASLEEP_SEC)
     wait_until(
         lambda: "PM: suspend exit" in machine.journal("--dmesg", begin), timeout_sec=180, what="it is awake"
