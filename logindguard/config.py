@@ -38,7 +38,7 @@ class TeardownSettings:
 class ReclaimSettings:
     keep_mapped_above_bytes: int = 8 * MIB  # a larger mapped share of a residue is kept
     write_usec: int = 4_000  # aim for the kernel time of one write
-    window_usec: int = 250_000  # longest time that a shield stays up
+    window_usec: int = 250_000  # of writes, once the shield is up
     predicted_write_usec: int = 20_000  # above: only parents that nobody removes
     min_headroom_bytes: int = 64 * MIB  # below memory.max, memory.high and in free memory
     shared: bool = False  # where live cgroups cannot be shielded (cgroup v1): reclaim below live parents

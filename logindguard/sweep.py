@@ -91,24 +91,26 @@ class Sweep:
             await self._between()
             if self.paused:  # by a look while the idle worker was at something: until it goes on
                 await self._has_room(asked=False)
+                continue
             pass_usec = passed_usec + interval_usec
             due_usec = min(self._standings.next_usec(pass_usec), pass_usec)
             await self._woken((due_usec - now_usec()) / 1e6)
 
-    async def _woken(self, timeout_sec: float) -> None:
+    async def _woken(self, timeout_sec: float | None) -> None:
         """Return after a time, or before it when there may be something to do."""
         with contextlib.suppress(TimeoutError):
             # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
-            async with asyncio.timeout(max(0.0, timeout_sec)):
+            async with asyncio.timeout(timeout_sec if timeout_sec is None else max(0.0, timeout_sec)):
                 await self._wake.wait()
         self._wake.clear()
 
     async def _enabled(self) -> None:
         """Returns when the settings have it on; what is asked for is done all the same."""
         while not self._reclaimer.config.sweep.enabled:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._woken(PRESSURE_POLL_SEC if self.paused else None)
             await self._demands.serve(self._serve)
+            if self.paused:
+                self._waits(asked=False)
 
     def wake(self) -> None:
         """Look anew at when to do what, for settings that have changed."""
@@ -176,8 +178,11 @@ class Sweep:
             self._tell_forecast(self.dying, policy.forecast_usec(self.dying, settings.cpu_percent))
             until_usec = now_usec() + settings.grace_usec
             while (left_usec := until_usec - now_usec()) > 0:
-                await self._woken(left_usec / 1e6)
+                left_sec = left_usec / 1e6
+                await self._woken(min(left_sec, PRESSURE_POLL_SEC) if self.paused else left_sec)
                 await self._demands.serve(self._serve)
+                if self.paused:
+                    self._waits(asked=False)
             self._ramp_since_usec = now_usec()
 
     async def _pass(self) -> None:
@@ -213,10 +218,10 @@ class Sweep:
         try:
             while not (await asyncio.wait([task], timeout=PRESSURE_POLL_SEC))[0]:
                 self._waits(asked=False)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            raise
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
         return task.result()
 
     async def _try(self, path: str, inode: int, demand: Demand | None = None) -> ReclaimRecord:
@@ -243,7 +248,7 @@ class Sweep:
         record, decision = await self._looking_on(self._reclaimer.run(job))
         if demand is not None and demand.canceled:  # not to go on at once all the same
             decision = Wait(reason=record.reason, outside=True)
-        record, new = await self._climb.after_try(record, decision, old)
+        record, new = await self._looking_on(self._climb.after_try(record, decision, old))
         gave = record.freed_bytes or record.dying_after < record.dying_before
         if gave or new or record.outcome is Outcome.FAILED:
             self._tell(record)
@@ -255,7 +260,8 @@ class Sweep:
     def _should_stop(self, demand: Demand | None) -> bool:
         """Whether a window is to end after its current write; asked on the workers."""
         enabled = self._reclaimer.config.sweep.enabled if demand is None else not demand.canceled
-        return self._stopping or not enabled or not self._free.is_set()
+        waits = demand is None and bool(self.paused)
+        return self._stopping or not enabled or waits or not self._free.is_set()
 
     def _shaped(self, path: str, inode: int, decision: Reclaim) -> Reclaim:
         """Within the share; where a single write is over it, that is told, and rested for afterwards."""

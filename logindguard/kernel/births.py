@@ -40,23 +40,23 @@ class Births:
         threading.Thread(target=self._hear, name="births", daemon=True).start()
 
     @contextmanager
-    def told(self, parent: Cgroup, cover: Callable[[str], None]) -> Iterator[None]:
+    def told(self, parent: Cgroup, cover: Callable[[str], None]) -> Iterator[bool]:
         """Calls `cover` with the name of each child born below `parent` in the block, in another thread.
 
-        At once, then every 5 ms, and not any more once the block has ended. Where the kernel gives no
-        watch, it is told of none.
+        At once, then every 5 ms, and not any more once the block has ended. Yields whether the kernel
+        gives a watch; else it is told of none.
         """
         try:
             # The very directory: its path may be another one's by now.
             wd = self._inotify.add(f"/proc/self/fd/{parent.fd}", IN_CREATE | IN_ONLYDIR)
         except OSError as error:  # ENOSPC: fs.inotify.max_user_watches
             log.debug("%s: what is born below it during a write is not covered: %s.", parent.path, error)
-            yield
+            yield False
             return
         with self._lock:
             self._covers[wd] = cover
         try:
-            yield
+            yield True
         finally:
             with self._lock:
                 del self._covers[wd]

@@ -73,7 +73,7 @@ class Shield:
         self.lower()
 
     def raise_(self) -> None:
-        """Cover all live cgroups that are not covered, or have outgrown it; call again before each write.
+        """Cover all live cgroups that are not covered, or have outgrown it; call again and again.
 
         On any error nothing more may be reclaimed: what is covered is put back
         on the way out, the rest was never covered.

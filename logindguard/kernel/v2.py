@@ -50,7 +50,7 @@ from .shield import Shield, restore_locked
 from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
-COVER_SEC = 0.01  # in which none outgrows its margin; births are covered at once
+COVER_SEC = 0.01  # in which none outgrows its margin, where births are covered at once
 LAG_BYTES = 2 << 20  # most that memory.stat is taken to lag behind
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
@@ -217,19 +217,23 @@ class V2Backend(Confined):
 
         tally = Tally()
         failure: KernelError | LedgerError | None = None
-        shielded, covered_sec = 0, float("-inf")
+        shielded, due_sec = 0, float("-inf")
 
         def cover() -> None:
-            nonlocal shielded, covered_sec
-            if self._births is None or time.monotonic() - covered_sec >= COVER_SEC:
+            nonlocal shielded, due_sec
+            began_sec = time.monotonic()
+            if began_sec >= due_sec:
                 shield.raise_()
-                shielded, covered_sec = len(shield), time.monotonic()
+                shielded, ended_sec = len(shield), time.monotonic()
+                # Among few it is raised before nearly every write; among many it would take all the time.
+                due_sec = ended_sec + min(COVER_SEC, ended_sec - began_sec) if heard else began_sec
 
         try:
             with (
                 self._shield(self._ledger, target) as shield,
-                self._births.told(target, shield.cover) if self._births else nullcontext(),
+                self._births.told(target, shield.cover) if self._births else nullcontext(False) as told,
             ):
+                heard = told and self.features.recursiveprot  # else deeper ones are born unheard
                 self._writer.run(
                     target,
                     plan,
@@ -253,7 +257,7 @@ class V2Backend(Confined):
         given = partial(self._given.pages, started_sec=started)
         stolen_pages = after.stolen_since(before, given)
         for path, pages in stolen_pages.items():
-            log.info("%s lost up to %d pages during a reclaim at %s.", path, pages, target.path)
+            log.debug("%s lost up to %d pages during a reclaim at %s.", path, pages, target.path)
         taken_pages = after.parent.pgsteal - before.parent.pgsteal - after.lost_since(before, given)
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         if self.features.mglru:
@@ -292,7 +296,7 @@ class V2Backend(Confined):
                 plan,
                 Tally(),
                 dying=residue.dying,
-                before=shield.raise_,
+                before=lambda: None if len(shield) else shield.raise_(),
                 enough=lambda: False,
                 should_stop=lambda: False,
                 little=True,

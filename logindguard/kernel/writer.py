@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..model import Reclaim
-from .cgroupfs import PAGE_BYTES, Cgroup, KernelRefused
+from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, KernelRefused, Unsupported
 from .cost import MIN_WRITE_BYTES, WriteCost
 
 LITTLE_PART = 16  # of what is left, in one write beside live cgroups
@@ -66,12 +66,13 @@ class Writer:
         `before` runs before each write. At least one is made. `little` by little where live cgroups are
         beside what is asked for. Raises CgroupGone, and KernelError for what else the kernel refuses.
         """
-        deadline_usec = self._now_usec() + plan.window_usec
-        first_bytes = target.memory_current()
+        deadline_usec = None
         while tally.done_bytes < plan.max_bytes and not tally.exhausted:
-            if tally.writes and (self._now_usec() >= deadline_usec or should_stop()):
+            if deadline_usec is not None and (self._now_usec() >= deadline_usec or should_stop()):
                 return
             before()
+            if deadline_usec is None:  # the first shield of many takes long, and buys nothing by itself
+                deadline_usec = self._now_usec() + plan.window_usec
             left_bytes = plan.max_bytes - tally.done_bytes
             size_bytes = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
             if plan.keep_mapped:  # small steps, to see in time that mapped pages begin to go
@@ -79,15 +80,15 @@ class Writer:
             elif little:
                 part_bytes = left_bytes // LITTLE_PART // PAGE_BYTES * PAGE_BYTES
                 size_bytes = min(size_bytes, max(part_bytes, MIN_WRITE_BYTES))
+            held_bytes = self._held_bytes(target) if little else 0
             took_usec, tally.exhausted = self._write(target, size_bytes)
-            if not tally.exhausted:
-                self.cost.learn(wrote_bytes=size_bytes, dying=dying, took_usec=took_usec)
-            tally.done_bytes += size_bytes
-            if little:
-                tally.done_bytes = max(tally.done_bytes, first_bytes - target.memory_current())
             tally.writes += 1
             tally.took_usec += took_usec
             tally.longest_usec = max(tally.longest_usec, took_usec)
+            done_bytes = max(size_bytes, held_bytes - self._held_bytes(target)) if little else size_bytes
+            if not tally.exhausted:
+                self.cost.learn(wrote_bytes=done_bytes, dying=dying, took_usec=took_usec)
+            tally.done_bytes += done_bytes
             if enough():
                 return
 
@@ -104,6 +105,12 @@ class Writer:
             exhausted = error.errno == errno.EAGAIN
         return self._now_usec() - started_usec, exhausted
 
+    def _held_bytes(self, target: Cgroup) -> int:
+        try:
+            return target.memory_current()
+        except Unsupported:  # an rmdir takes this file first, and then waits for who writes to another
+            raise CgroupGone(target.path) from None
+
     def _now_usec(self) -> int:
         return time.monotonic_ns() // 1000
 
@@ -114,6 +121,9 @@ class _Rehearsal(Writer):
         self.cost = cost
         self._dying = dying
         self._passed_usec = 0
+
+    def _held_bytes(self, target: Cgroup) -> int:
+        return 0  # nothing goes by what is not written
 
     def _now_usec(self) -> int:
         return self._passed_usec

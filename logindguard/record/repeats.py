@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,11 +21,15 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()  # oldest first
 
     def told(self, kind: str, text: str) -> bool:
         """Whether `text` was told within the hour, or enough of its kind was; else it counts as told now."""
-        now = self._clock()
+        with self._lock:  # a logging.Handler filters before it takes its own
+            return self._is_repeat(kind, text, self._clock())
+
+    def _is_repeat(self, kind: str, text: str, now: float) -> bool:
         while self._told and (
             next(iter(self._told.values())) <= now - HOUR_SEC or len(self._told) > MAX_KNOWN
         ):

@@ -37,7 +37,6 @@ cd /sys/fs/cgroup; grep -H '^nr_dying_descendants [^0]' *.slice/cgroup.stat *.sl
 systemctl show --property=StatusText --value {UNIT}
 journalctl --unit={UNIT} --lines=20 --output=short-monotonic
 """
-LOST = "lost up to"  # kernel/v2.py, of one live cgroup
 GREW_KIB = 3 << 10
 GREW_FDS = 4  # callers' connections and open windows come and go
 
@@ -89,7 +88,6 @@ def test_soak(host: Host, seed: int, result: Result, tell: Tell) -> None:
                 for each in records
                 if each.stolen_pages
             ],
-            lost=machine.journal("--unit", UNIT, "--since", host.since, f"--grep={LOST}"),
             dying_at_most=most_dying,
             rss_mib=" ".join(f"{each.rss_kib / 1024:.1f}" for each in shown),
             fds=" ".join(str(each.fds) for each in shown),
