@@ -51,6 +51,7 @@ from .writer import Tally, Writer
 
 SHIELD_MARGIN_BYTES = 64 << 20
 COVER_SEC = 0.01  # in which none outgrows its margin, where births are covered at once
+COVER_PART = 4  # as long between two looks at what is covered as the look took
 LAG_BYTES = 2 << 20  # most that memory.stat is taken to lag behind
 _UNITS_WITH_PROCESSES = (".service", ".scope")
 
@@ -225,8 +226,8 @@ class V2Backend(Confined):
             if began_sec >= due_sec:
                 shield.raise_()
                 shielded, ended_sec = len(shield), time.monotonic()
-                # Among few it is raised before nearly every write; among many it would take all the time.
-                due_sec = ended_sec + min(COVER_SEC, ended_sec - began_sec) if heard else began_sec
+                took_sec = ended_sec - began_sec
+                due_sec = ended_sec + max(COVER_SEC, COVER_PART * took_sec) if heard else began_sec
 
         try:
             with (

@@ -27,6 +27,7 @@ from .cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, KernelRefused, Unsupported
 from .cost import MIN_WRITE_BYTES, WriteCost
 
 LITTLE_PART = 16  # of what is left, in one write beside live cgroups
+LITTLE_BYTES = 256 << 10  # at least: one dying memcg below 8 MiB gives it at the first two priorities
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class Writer:
                 size_bytes = min(size_bytes, MIN_WRITE_BYTES)
             elif little:
                 part_bytes = left_bytes // LITTLE_PART // PAGE_BYTES * PAGE_BYTES
-                size_bytes = min(size_bytes, max(part_bytes, MIN_WRITE_BYTES))
+                size_bytes = min(size_bytes, max(part_bytes, LITTLE_BYTES))
             held_bytes = self._held_bytes(target) if little else 0
             took_usec, tally.exhausted = self._write(target, size_bytes)
             tally.writes += 1
