@@ -234,7 +234,10 @@ def test_one_that_has_no_shield_yet_loses_nothing_while_there_is_something_dying
         )
         assert window.freed_bytes > 11 * MIB
         assert lost_pages(ground, "n") == 0
-        assert (lost == 0) is little
+        if little:
+            assert lost == 0
+        elif not ground.features.partial_walks:  # they end before it comes to the newborn
+            assert lost > 0
 
 
 def test_what_an_ending_scope_gives_meanwhile_is_no_loss(
