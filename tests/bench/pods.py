@@ -32,6 +32,12 @@ RIVALS: tuple[Rival, ...] = (
     Guarded(
         name="the guard, sweep every 10 s", settings="sweep: {grace: 0, interval: 10s}\n", permanent=False
     ),
+    # 2 % of an emulated CPU are a fraction of that of a real one.
+    Guarded(
+        name="the guard, sweep every 10 s, cap 20 %",
+        settings="sweep: {grace: 0, interval: 10s, cpu_percent: 20}\n",
+        permanent=False,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench import again
 from tests.bench.__main__ import BENCHES, KEPT, SCRATCH
+from tests.bench.meter import YARDSTICK, yardstick_usec
 from tests.bench.result import commit
 from tests.bench.table import show, write_tables
 from tests.demo.interrupt import Interrupted, raise_when_interrupted
@@ -76,6 +77,7 @@ def inside(machine: Machine, name: str, scale: float, output: Path, progress: Pr
     put_checkout(machine)
     command = [
         *("env", f"LOGINDGUARD_COMMIT={commit()}", "PYTHONDONTWRITEBYTECODE=1"),
+        f"{YARDSTICK}={yardstick_usec():.0f}",
         *("python3", "-m", "tests.bench", name, "--drop-caches"),
         *("--scale", f"{scale:g}", "--output", OUTPUT),
     ]
