@@ -22,6 +22,7 @@ from .kernel.writeback import Clocks
 from .model import Decision, Outcome, Reclaim, Skip, Wait
 
 MAX_TRIES = 8  # while the kernel's clocks run, however slow they are
+SOON_USEC = 1_000_000  # until it is quiet beside it, as the sweep waits for anyhow
 NUDGE_USEC = 5_000_000  # until writeback structures are gone, by RCU and some workers of the kernel
 _DOUBLED = 20  # no wait is doubled more often
 
@@ -56,6 +57,8 @@ def after_try(
     progress: bool = False,
 ) -> Stand:
     """Where a residue stands after a try that left something; `progress`: less of it is dying than before."""
+    if isinstance(decision, Wait) and decision.soon:
+        return replace(stand, next_usec=now_usec + SOON_USEC)
     if outcome is Outcome.PARTIAL or progress:
         # It still gave when the time of its job was over: only others' turns come between.
         out_of_time = outcome is Outcome.PARTIAL and isinstance(decision, Reclaim)

@@ -170,6 +170,7 @@ class Wait:
     reason: str
     keeps_mapped: bool = False  # because the rest is mapped by live processes
     outside: bool = False  # because of the host, or of what lives beside it: it says nothing of the residue
+    soon: bool = False  # it may be otherwise in a moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +198,7 @@ class Window:
     cpu_usec: int = 0
     wall_usec: int = 0
     longest_write_usec: int = 0
+    put_off: bool = False  # the rest is for a quiet moment, which may come soon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -288,13 +288,18 @@ def _last_word(account: _Account) -> Decision:
         return Skip(reason="not read")
     last = account.windows[-1] if account.windows else None
     if isinstance(account.decision, Reclaim) and last is not None and not _goes_on(last):
-        return Wait(reason=last.reason, keeps_mapped=last.outcome is Outcome.MAPPED_KEPT)
+        return Wait(
+            reason=last.reason,
+            keeps_mapped=last.outcome is Outcome.MAPPED_KEPT,
+            outside=last.put_off,
+            soon=last.put_off,
+        )
     return account.decision
 
 
 def _goes_on(window: Window) -> bool:
     """Whether another one is likely to give more at once."""
-    return window.outcome is Outcome.PARTIAL and window.freed_bytes > 0
+    return window.outcome is Outcome.PARTIAL and window.freed_bytes > 0 and not window.put_off
 
 
 def _verdict(account: _Account) -> tuple[Outcome, str]:

@@ -226,15 +226,15 @@ class V2Backend(Confined):
             if began_sec >= due_sec:
                 shield.raise_()
                 shielded, ended_sec = len(shield), time.monotonic()
-                took_sec = ended_sec - began_sec
-                due_sec = ended_sec + max(COVER_SEC, COVER_PART * took_sec) if heard else began_sec
+                rest_sec = max(COVER_SEC, COVER_PART * (ended_sec - began_sec))
+                due_sec = ended_sec + rest_sec if heard else began_sec
 
         try:
             with (
                 self._shield(self._ledger, target) as shield,
-                self._births.told(target, shield.cover) if self._births else nullcontext(False) as told,
+                self._births.told(target, shield.cover) if self._births else nullcontext() as lately,
             ):
-                heard = told and self.features.recursiveprot  # else deeper ones are born unheard
+                heard = lately is not None and self.features.recursiveprot  # else deeper ones are not
                 self._writer.run(
                     target,
                     plan,
@@ -244,6 +244,7 @@ class V2Backend(Confined):
                     enough=enough,
                     should_stop=should_stop,
                     little=True,
+                    crowded=lately,
                 )
         except CgroupGone:
             raise
@@ -263,7 +264,8 @@ class V2Backend(Confined):
         freed_bytes = max(0, taken_pages) * PAGE_BYTES
         if self.features.mglru:
             self._writer.cost.learn_freed(freed_bytes=freed_bytes, took_usec=tally.took_usec)
-        outcome, reason = outcome_of(first, left, freed_bytes, plan, mapped_goes=mapped_goes)
+        ended = {"mapped_goes": mapped_goes, "put_off": tally.put_off}
+        outcome, reason = outcome_of(first, left, freed_bytes, plan, **ended)
         if failure is not None:
             outcome, reason = Outcome.FAILED, str(failure)
         return Window(
@@ -278,12 +280,12 @@ class V2Backend(Confined):
             cpu_usec=thread_cpu_usec() - cpu_usec,
             wall_usec=int((time.monotonic() - started) * 1e6),
             longest_write_usec=tally.longest_usec,
+            put_off=tally.put_off,
         )
 
     def _shield(self, ledger: Ledger, target: Cgroup) -> Shield:
-        return Shield(
-            ledger, target, recursiveprot=self.features.recursiveprot, margin_bytes=SHIELD_MARGIN_BYTES
-        )
+        recursiveprot = self.features.recursiveprot
+        return Shield(ledger, target, recursiveprot=recursiveprot, margin_bytes=SHIELD_MARGIN_BYTES)
 
     def plan(self, residue: Residue, plan: Reclaim) -> list[PlannedWrite]:
         notes = Notes()

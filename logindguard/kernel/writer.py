@@ -28,6 +28,9 @@ from .cost import MIN_WRITE_BYTES, WriteCost
 
 LITTLE_PART = 16  # of what is left, in one write beside live cgroups
 LITTLE_BYTES = 256 << 10  # at least: one dying memcg below 8 MiB gives it at the first two priorities
+# Of what is left, as memory.stat has it with its lag: a write may be for more than there is, or than is
+# clean by now. The kernel looks for 32 pages at least (SWAP_CLUSTER_MAX), down to the last priority.
+TAIL_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Tally:
     took_usec: int = 0  # in the kernel
     longest_usec: int = 0
     exhausted: bool = False  # the last one asked for more than there was
+    put_off: bool = False  # the tail was left, since others were born beside it
 
 
 class Writer:
@@ -61,11 +65,13 @@ class Writer:
         enough: Callable[[], bool],
         should_stop: Callable[[], bool],
         little: bool,
+        crowded: Callable[[], bool] | None = None,
     ) -> None:
         """Write until the plan's bytes or time are used up, the kernel has no more, or `enough` says so.
 
-        `before` runs before each write. At least one is made. `little` by little where live cgroups are
-        beside what is asked for. Raises CgroupGone, and KernelError for what else the kernel refuses.
+        `before` runs before each write. `little` by little where live cgroups are beside what is asked for;
+        the tail, for which the kernel looks long and hard, not while it is `crowded` there: then no write
+        may be made at all. Raises CgroupGone, and KernelError for what else the kernel refuses.
         """
         deadline_usec = None
         while tally.done_bytes < plan.max_bytes and not tally.exhausted:
@@ -75,6 +81,9 @@ class Writer:
             if deadline_usec is None:  # the first shield of many takes long, and buys nothing by itself
                 deadline_usec = self._now_usec() + plan.window_usec
             left_bytes = plan.max_bytes - tally.done_bytes
+            if little and left_bytes < TAIL_BYTES and crowded is not None and crowded():
+                tally.put_off = True
+                return
             size_bytes = min(self.cost.fitting_bytes(plan.write_usec), left_bytes)
             if plan.keep_mapped:  # small steps, to see in time that mapped pages begin to go
                 size_bytes = min(size_bytes, MIN_WRITE_BYTES)

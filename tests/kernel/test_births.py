@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,44 @@ def test_directories_are_told_of_while_the_block_lasts(parent: Cgroup, tmp_path:
     drained = queue.Queue[str]()
     with births.told(parent, drained.put):
         (tmp_path / "again").mkdir()
-        assert drained.get(timeout=DEADLINE_SEC) == "again"
+        while drained.get(timeout=DEADLINE_SEC) != "again":  # of the one before too, since it is so new
+            pass
+
+
+def test_births_of_late_are_known_in_the_next_block(parent: Cgroup, tmp_path: Path) -> None:
+    births, names = Births(), queue.Queue[str]()
+    with births.told(parent, names.put) as lately:
+        assert lately is not None
+        assert not lately()
+        (tmp_path / "amid").mkdir()
+        names.get(timeout=DEADLINE_SEC)
+        assert lately()
+    with births.told(parent, names.put) as lately:
+        assert lately is not None
+        assert lately()
+        (tmp_path / "amid").rmdir()
+        until(lambda: not lately())
+    assert not births._parents
+    with births.told(parent, names.put) as lately:
+        assert lately is not None
+        assert not lately()
+
+
+def test_a_watch_is_kept_for_a_moment_only(parent: Cgroup, tmp_path: Path) -> None:
+    births, names = Births(), queue.Queue[str]()
+    with births.told(parent, names.put):
+        (tmp_path / "amid").mkdir()
+        names.get(timeout=DEADLINE_SEC)
+    (tmp_path / "after").mkdir()
+    until(lambda: not births._parents)
+    assert "after" not in [*names.queue]
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SEC
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_one_that_cannot_be_covered_does_not_end_it(parent: Cgroup, tmp_path: Path) -> None:

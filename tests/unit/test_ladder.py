@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from logindguard import ladder
 from logindguard.config import SEC, SweepSettings
 from logindguard.kernel.writeback import Clocks, read_clocks
-from logindguard.ladder import MAX_TRIES, NUDGE_USEC, Rung, Stand
+from logindguard.ladder import MAX_TRIES, NUDGE_USEC, SOON_USEC, Rung, Stand
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait
 from logindguard.standings import Standing, Standings
 
@@ -55,6 +56,15 @@ def test_other_clocks_are_waited_for_with_few_tries(clocks: Clocks) -> None:
     assert waiting <= MAX_TRIES
     assert sum(waits[:waiting]) * SEC >= clocks.settled_usec - MAX_TRIES * SEC
     assert rungs[-1] is Rung.VERDICT
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PARTIAL, Outcome.UNCHANGED])
+def test_what_was_put_off_for_a_moment_stays_where_it_is(outcome: Outcome) -> None:
+    stand = Stand(rung=Rung.WRITEBACK, tries=3, since_usec=5)
+    births = Wait(reason="cgroups are born beside it just now", outside=True, soon=True)
+    after = ladder.after_try(stand, outcome, births, CLOCKS, SETTINGS, 1_000 * SEC)
+    assert after == replace(stand, next_usec=1_000 * SEC + SOON_USEC)
+    assert not ladder.judged(replace(after, rung=Rung.VERDICT), outcome, births)
 
 
 @pytest.mark.parametrize("rung", list(Rung))

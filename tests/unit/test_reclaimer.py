@@ -1,9 +1,10 @@
-"""What becomes of a job that the ledger keeps waiting: no failure, since whoever has it will be done."""
+"""What becomes of a job that has to wait for others: no failure, since they will be done."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -51,3 +52,20 @@ async def test_a_ledger_that_cannot_be_had(
     assert priority_of(record) == priority
     assert isinstance(decision, Wait if outcome is Outcome.SKIPPED else Reclaim)
     assert not isinstance(decision, Wait) or decision.outside
+
+
+class PuttingOff(FakeBackend):
+    def reclaim(self, residue: Residue, plan: Reclaim, should_stop: Callable[[], bool]) -> Window:
+        window = super().reclaim(residue, plan, should_stop)
+        return replace(window, outcome=Outcome.PARTIAL, reason="births", after=residue, put_off=True)
+
+
+async def test_a_tail_that_is_put_off_is_for_a_later_job() -> None:
+    backend = PuttingOff()
+    backend.hold(ALICE, 3, 5 * MIB)
+    with ThreadPoolExecutor(1) as prompt, ThreadPoolExecutor(1) as idle:
+        reclaimer = Reclaimer(backend, Config(), prompt=prompt, idle=idle)
+        record, decision = await reclaimer.run(Job(way=Way.AFTER, path=ALICE))
+    assert (record.outcome, record.reason) == (Outcome.PARTIAL, "births")
+    assert decision == Wait(reason="births", outside=True, soon=True)
+    assert backend.reclaimed() == [ALICE]  # once

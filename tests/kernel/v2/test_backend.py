@@ -19,7 +19,7 @@ import pytest
 from logindguard import policy
 from logindguard.config import Config
 from logindguard.kernel import writer
-from logindguard.kernel.births import Births
+from logindguard.kernel.births import LATELY_SEC, Births
 from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
@@ -238,6 +238,44 @@ def test_one_that_has_no_shield_yet_loses_nothing_while_there_is_something_dying
             assert lost == 0
         elif not ground.features.partial_walks:  # they end before it comes to the newborn
             assert lost > 0
+
+
+def test_the_last_of_a_residue_waits_while_others_are_born_beside_it(ground: Ground) -> None:
+    births = Births()
+    backend = V2Backend(ground.hierarchy, ground.features, ground.ledger, roots=(ground.top,), births=births)
+    plan = Reclaim(
+        max_bytes=8 * MIB, keep_mapped=False, window_usec=60_000_000, write_usec=10**6, reason="test"
+    )
+    born: list[str] = []
+    over = threading.Event()
+
+    def bear() -> None:
+        while not over.wait(0.05):
+            born.append(f"{ground.parent}/born-{len(born)}")
+            ground.make(born[-1], control=False)
+
+    with live(ground, "n", MIB), dying(ground, 8, size=MIB):
+        ground.settle()
+        bearing = threading.Thread(target=bear)
+        bearing.start()
+        try:
+            while len(born) < 2:
+                time.sleep(0.01)
+            residue = backend.read(ground.parent).residue
+            windows = [backend.reclaim(residue, plan, lambda: False)]
+            small = replace(plan, max_bytes=MIB // 2)  # all of it is tail
+            windows.append(backend.reclaim(residue, small, lambda: False))
+        finally:
+            over.set()
+            bearing.join()
+        assert windows[-1].put_off
+        assert (windows[-1].writes, windows[-1].outcome) == (0, Outcome.UNCHANGED)
+        assert "born" in windows[-1].reason
+        time.sleep(2 * LATELY_SEC)
+        window = backend.reclaim(backend.read(ground.parent).residue, plan, lambda: False)
+        assert not window.put_off
+        assert lost_pages(ground, "n") == 0
+        assert window.after.dying == 0
 
 
 def test_what_an_ending_scope_gives_meanwhile_is_no_loss(
