@@ -23,6 +23,7 @@ from logindguard.kernel.births import LATELY_SEC, Births
 from logindguard.kernel.cgroupfs import PAGE_BYTES, Cgroup, CgroupGone, Hierarchy, Unsupported
 from logindguard.kernel.shield import Shield
 from logindguard.kernel.v2 import V2Backend
+from logindguard.kernel.writer import TAIL_BYTES
 from logindguard.model import Decision, Outcome, Reclaim, Skip, Wait, Window
 from tests.conftest import Tell
 from tests.kernel.v2.conftest import MIB, Ground
@@ -243,39 +244,44 @@ def test_one_that_has_no_shield_yet_loses_nothing_while_there_is_something_dying
 def test_the_last_of_a_residue_waits_while_others_are_born_beside_it(ground: Ground) -> None:
     births = Births()
     backend = V2Backend(ground.hierarchy, ground.features, ground.ledger, roots=(ground.top,), births=births)
-    plan = Reclaim(
-        max_bytes=8 * MIB, keep_mapped=False, window_usec=60_000_000, write_usec=10**6, reason="test"
-    )
-    born: list[str] = []
     over = threading.Event()
 
     def bear() -> None:
-        while not over.wait(0.05):
-            born.append(f"{ground.parent}/born-{len(born)}")
-            ground.make(born[-1], control=False)
+        born = 0
+        while not over.wait(LATELY_SEC / 5):
+            ground.make(f"{ground.parent}/born-{born}", control=False)
+            born += 1
+
+    def window(max_bytes: int) -> Window:
+        residue = backend.read(ground.parent).residue
+        plan = Reclaim(
+            max_bytes=max_bytes, keep_mapped=False, window_usec=60_000_000, write_usec=10**6, reason="test"
+        )
+        return backend.reclaim(residue, plan, lambda: False)
 
     with live(ground, "n", MIB), dying(ground, 8, size=MIB):
         ground.settle()
         bearing = threading.Thread(target=bear)
         bearing.start()
         try:
-            while len(born) < 2:
-                time.sleep(0.01)
-            residue = backend.read(ground.parent).residue
-            windows = [backend.reclaim(residue, plan, lambda: False)]
-            small = replace(plan, max_bytes=MIB // 2)  # all of it is tail
-            windows.append(backend.reclaim(residue, small, lambda: False))
+            with (
+                ground.hierarchy.open(ground.parent) as parent,
+                births.told(parent, lambda name: None) as lately,
+            ):
+                assert lately is not None
+                while not lately():
+                    time.sleep(0.001)
+            put_off = window(TAIL_BYTES // 2)
         finally:
             over.set()
             bearing.join()
-        assert windows[-1].put_off
-        assert (windows[-1].writes, windows[-1].outcome) == (0, Outcome.UNCHANGED)
-        assert "born" in windows[-1].reason
+        assert (put_off.put_off, put_off.writes, put_off.outcome) == (True, 0, Outcome.UNCHANGED)
+        assert "born" in put_off.reason
         time.sleep(2 * LATELY_SEC)
-        window = backend.reclaim(backend.read(ground.parent).residue, plan, lambda: False)
-        assert not window.put_off
+        quiet = window(16 * MIB)
+        assert not quiet.put_off
+        assert quiet.after.dying == 0
         assert lost_pages(ground, "n") == 0
-        assert window.after.dying == 0
 
 
 def test_what_an_ending_scope_gives_meanwhile_is_no_loss(
