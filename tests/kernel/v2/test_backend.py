@@ -280,7 +280,7 @@ def test_the_last_of_a_residue_waits_while_others_are_born_beside_it(ground: Gro
         time.sleep(2 * LATELY_SEC)
         quiet = window(16 * MIB)
         assert not quiet.put_off
-        assert quiet.after.dying == 0
+        assert quiet.after.file_bytes == 0
         assert lost_pages(ground, "n") == 0
 
 
