@@ -20,9 +20,11 @@ PODS, CONTAINERS = 100, 3
 A_SECOND = 10
 LASTS_SEC = 300
 BYTES_EACH = 128 << 10  # of page cache, for each container
-LIMIT_BYTES = 256 << 20
+LIMIT_BYTES = 512 << 20
 POD_LIMIT_BYTES = 8 << 20
-BOUND = 600  # dying: those of 15 s
+# What they write keeps their inodes dirty, which pin a memcg until the kernel has written them: 30 s until
+# they expire, 5 s until the flusher comes by, and 10 s until the next sweep.
+BOUND_SEC = 45
 AFTER_SEC = 5.0
 RIVALS: tuple[Rival, ...] = (
     NO_GUARD,
@@ -54,10 +56,10 @@ def run(bench: Bench) -> Result:
         figures = side.figures
         bars += [
             Bar(
-                wanted=f"{name}: dying memcgs stay bounded",
-                found=f"{figures['most_dying']} at most,"
+                wanted=f"{name}: dying memcgs stay bounded, by those of {BOUND_SEC} s",
+                found=f"{figures['most_dying']} at most, of {figures['removed_in_45_sec']} in {BOUND_SEC} s;"
                 f" {sides[NO_GUARD.name].figures['most_dying']} without",
-                met=_number(figures["most_dying"]) <= BOUND,
+                met=_number(figures["most_dying"]) <= _number(figures["removed_in_45_sec"]),
             ),
             Bar(
                 wanted=f"{name}: no page of a live pod taken",
@@ -133,7 +135,7 @@ def one(bench: Bench, rival: Rival, count: int, lasts_sec: float) -> Side:
         with rival.at_work(on) as work, ExitStack() as stack:
             meter = stack.enter_context(Meter(work.pid)) if work.pid else None
             system, started = system_usec(), time.monotonic()
-            replaced = most = 0
+            replaced = most = held = 0
             while (passed := time.monotonic() - started) < lasts_sec:
                 if replaced > passed * A_SECOND:
                     time.sleep(0.01)
@@ -142,13 +144,17 @@ def one(bench: Bench, rival: Rival, count: int, lasts_sec: float) -> Side:
                 replaced += 1
                 if replaced % A_SECOND == 0:
                     most = max(most, dying(on.parent))
+                    if replaced % (5 * A_SECOND) == 0:  # a reading of every pod
+                        held = max(held, bench.host.held_by_dying_bytes(on.parent))
                     bench.progress.now(f"{rival.name}: {replaced} replaced, at most {most} dying")
             used_usec = system_usec() - system
             time.sleep(AFTER_SEC)
             left = dying(on.parent)
         figures: dict[str, Value] = {
             "replaced": replaced,
+            "removed_in_45_sec": round((1 + CONTAINERS) * replaced * BOUND_SEC / lasts_sec),
             "most_dying": most,
+            "held_by_dying_most_mib": held >> 20,
             "dying_at_the_end": left,
             "pages_taken_from_live": pods.stolen_pages(),
             "oom_kills": _events(on.parent)["oom_kill"],

@@ -142,7 +142,7 @@ def test_a_sibling_born_in_the_window_is_covered(ground: Ground, monkeypatch: py
         raise_(shield)
 
     monkeypatch.setattr(Shield, "raise_", born_before_the_second_write)
-    with late, live(ground, "n", 10 * MIB), dying(ground, 600, size=64 << 10):
+    with late, live(ground, "n", 10 * MIB), dying(ground, 75, size=512 << 10):
         plan = Reclaim(
             max_bytes=512 * MIB, keep_mapped=False, window_usec=60_000_000, write_usec=500, reason="test"
         )
