@@ -8,9 +8,9 @@ Hard facts (mm/vmscan.c, inotify(7); measured on 6.1 and 6.12):
   a shield that is raised meanwhile, from another thread, holds from then on.
 - systemd makes a cgroup, writes its own values there, memory.min too, and only then moves a
   process into it, which has read nothing yet. So there is some time to cover it, but not once for all.
-- Each loss that was seen came from a write for the last of a residue, which took 20 to 60 ms on its way
-  to the low priorities (6.12, TCG: five in a minute of pods that were replaced 10 times a second). So
-  where cgroups are born now, such a write can wait.
+- Five losses in a minute of pods that were replaced 10 times a second (6.12, TCG) came each from one of
+  the last writes of a window, for 60 to 256 KiB, which took 26 to 58 ms on its way to the low priorities.
+  So where cgroups are born now, such a write can wait. Not all losses are known to come from there.
 - A thread inherits its creator's scheduling. This one is made by the main thread, since a
   child of the idle worker would wait for as long as that does.
 """

@@ -234,7 +234,7 @@ class V2Backend(Confined):
                 self._shield(self._ledger, target) as shield,
                 self._births.told(target, shield.cover) if self._births else nullcontext() as lately,
             ):
-                heard = lately is not None and self.features.recursiveprot  # else deeper ones are not
+                heard = lately is not None and self.features.recursiveprot  # else not those born deeper
                 self._writer.run(
                     target,
                     plan,

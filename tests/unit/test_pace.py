@@ -37,7 +37,7 @@ def test_bursts_of_all_sizes() -> None:
     sizes = [13_000 if turn % 5 == 0 else source.randrange(100, 13_000) for turn in range(1_000)]
     worst, used_percent = worst_second_usec(sizes, 2.0)
     assert worst <= 20_000
-    assert used_percent > 0.7  # room is kept for one that is larger than all of them
+    assert used_percent > 0.85  # room is kept for one that is larger than all of them
 
 
 def test_one_that_is_larger_than_all_before_it() -> None:
